@@ -1,0 +1,1 @@
+"""The node service: configuration, endpoints, listeners, flows, access log, metrics, command line."""

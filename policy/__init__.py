@@ -1,0 +1,1 @@
+"""The rule language: values and functions, no I/O, no clock."""

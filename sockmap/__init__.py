@@ -1,0 +1,1 @@
+"""BPF programs, their maps and their life: compile, probe, attach, detach. Knows no L7."""
