@@ -1,0 +1,183 @@
+/*
+ * Layouts shared by the programs and by user space (sockmap/layout.py mirrors them; a test compares size and
+ * offsets). All integers are in host byte order unless a name says `be`; addresses are in network byte order,
+ * IPv4 kept as ::ffff:a.b.c.d, so that one key serves both families and IPv4-mapped sockets.
+ */
+
+enum direction { INGRESS = 0, EGRESS = 1 };
+
+enum action { PASS = 0, DENY = 1, REDIRECT = 2 };
+
+struct address {
+    u32 word[4];
+};
+
+/* One TCP connection as one end writes it: source is the side that sent the SYN. */
+struct tuple {
+    struct address source, destination;
+    u32 source_port, destination_port;
+};
+
+/* ---- who is policed -------------------------------------------------------------------------------------- */
+
+struct control {
+    u32 generation;      /* the policy revision in force; keys of `identities`, `defaults` and `policy` carry it */
+    u32 host_identity;   /* identity of a connection opened in the host's network namespace */
+    u64 host_netns;      /* cookie of the host's network namespace */
+};
+
+struct endpoint {
+    struct address source4, source6;     /* what getsockname() of a redirected client must say; zero: leave it */
+    u32 egress_port4, egress_port6;      /* where kproxy's egress listeners of this namespace listen; 0: none */
+    u32 splice;                          /* 1: its sockets may be spliced */
+    u32 pad;
+};
+
+struct identity_key {                    /* longest-prefix key: 32 + 0..128 bits */
+    u32 prefix_length;
+    u32 generation;
+    struct address address;
+};
+
+struct defaults_key {
+    u32 generation, endpoint;
+};
+
+struct defaults {                        /* indexed by enum direction */
+    u32 action[2];
+};
+
+struct policy_key {                      /* longest-prefix key: 112 + 0..16 bits: a port range is a few prefixes */
+    u32 prefix_length;
+    u32 generation, endpoint, identity;
+    u8 direction, protocol;
+    u16 be_port;
+};
+
+struct policy_value {
+    u32 action;
+};
+
+/* ---- whose socket is it ---------------------------------------------------------------------------------- */
+
+enum role { CLIENT = 1, PROXY = 2, UPSTREAM = 3, SERVER = 4 };
+
+/* Written by user space alone, onto kproxy's own listeners; every accepted socket inherits a copy. */
+struct listener {
+    u32 endpoint, direction;
+};
+
+enum upstream_flags {
+    UPSTREAM_EXPECT_LOCAL = 1,   /* the server is on this node: try to splice */
+    UPSTREAM_ANNOUNCE = 2,       /* this flow has judged the server's ingress too: let it through there */
+};
+
+/* Written by user space alone, onto kproxy's own upstream sockets before connect(). */
+struct upstream {
+    struct address client;       /* whom the server shall see */
+    u32 client_port, flags, endpoint, pad;
+};
+
+#define NO_SLOT 0xffffffffu
+
+/* What the kernel side knows of one socket of a flow; it lives and dies with the socket. */
+struct socket_state {
+    u64 peer_cookie;             /* the socket at the other end of this connection, once paired */
+    u64 peer_netns;
+    u64 handshake;               /* key in `handshakes` while unpaired */
+    struct address shown;        /* C: whom it called. S: its real client. P: C's original destination */
+    u32 shown_port;
+    u32 role, endpoint, direction;
+    u32 slot, slot_generation;   /* in `slots`; NO_SLOT: not spliced */
+    u32 announced, paired;
+    struct tuple tuple;          /* the key left in `announced` */
+};
+
+/* The active end leaves this under its sequence numbers; the passive end picks it up. */
+struct handshake {
+    u64 cookie, netns;
+    struct address shown;
+    u32 shown_port;
+    u32 role, endpoint;
+    u32 slot, slot_generation, pad;
+};
+
+struct announcement {
+    u32 kind, pad;
+};
+enum announcement_kind { ANNOUNCED_UPSTREAM = 1, ANNOUNCED_HOST = 2 };
+
+/* Traffic without connections: a datagram that was allowed one way allows its answer the other way. */
+struct datagram_flow {
+    struct address remote;
+    u32 endpoint;
+    u16 local_port, remote_port;
+};
+
+/* ---- credit ---------------------------------------------------------------------------------------------- */
+
+#define GENERATION_SHIFT 48 /* words that user space writes carry the slot's generation above their value */
+
+enum slot_mode { SPLICING = 0, BY_TCP = 1, CLOSED = 2 };
+
+/*
+ * One per socket in the map, for the direction in which it sends. Every word has one writer: the kernel, under
+ * the sender's socket lock, or user space for the last line. User space reads aligned u64 words of the mapping.
+ * A sequence of 16 message ends lets user space turn "bytes read" into "messages read".
+ */
+struct slot {
+    u64 bytes, messages;                  /*   0   redirected, counted before the redirect takes place */
+    u64 settled_bytes, settled_messages;  /*  16   the same before the current message: all of it is charged */
+    u64 tcp_bytes;                        /*  32   left to TCP while in the map */
+    u64 grant_seen, ask_at;               /*  40   last grant seen; the cost at which to ask for more */
+    u64 mode_generation;                  /*  56   enum slot_mode << 32 | generation */
+    u64 peer_cookie;                      /*  64   0: no peer yet, go by TCP */
+    u64 cookie, netns;                    /*  72   this socket */
+    u64 peer_slot;                        /*  88   the slot of the reader (NO_SLOT: unknown) */
+    struct address local, remote;         /*  96   this socket's own names, to find it through sock_diag */
+    u32 local_port, remote_port;          /* 128 */
+    u32 family, role;                     /* 136 */
+    u64 message_end[16];                  /* 144   `bytes` after each of the last 16 messages */
+    u64 granted;                          /* 272   user space, after the first: generation << 48 | cost */
+    u64 reopen;                           /* 280   user space: generation << 48 | total read to the last byte */
+};
+
+/* ---- what user space is told ------------------------------------------------------------------------------ */
+
+enum event_kind { EVENT_ASK = 1, EVENT_TO_TCP = 2, EVENT_DENIED = 3 };
+
+struct event {
+    u32 kind;
+    u32 slot_or_endpoint, generation_or_direction;
+    u32 reason_or_identity;
+    u32 protocol, port;
+    struct address address;
+};
+
+enum to_tcp_reason { NO_CREDIT = 1, NO_PEER = 2, REDIRECT_FAILED = 3 };
+
+enum counter {
+    /* bytes of kproxy's flows that sk_msg saw, by who sent them: role - 1, four each */
+    COUNT_SPLICED_BYTES = 0,
+    COUNT_TCP_BYTES = 4,
+    COUNT_TO_TCP_NO_CREDIT = 8,
+    COUNT_TO_TCP_NO_PEER,
+    COUNT_TO_TCP_REDIRECT_FAILED,
+    COUNT_REOPENED,
+    COUNT_NO_SLOT,
+    COUNT_NOT_IN_SOCKHASH,
+    COUNT_HANDSHAKES_FULL,
+    COUNT_EVENTS_LOST,
+    COUNT_REDIRECTED,          /* connections sent to kproxy by the connect hooks or sk_lookup */
+    COUNT_REDIRECTS_ARRIVED,   /* of the connect hooks': those that reached the listener */
+    COUNT_REDIRECTS_LOST,      /* of the connect hooks': those that ended before */
+    COUNT_STORAGE_FULL,
+    COUNT_PAIRED,
+    COUNT_NO_POLICY,
+    COUNT_PASSED,              /* decided here: PASS, as egress and ingress */
+    COUNT_DENIED_INGRESS,
+    COUNT_DENIED_EGRESS,
+    COUNT_LISTENER_MISSING,
+    COUNT_OTHER_REFUSED,
+    COUNTERS,
+};

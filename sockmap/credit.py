@@ -1,0 +1,88 @@
+"""How much a direction of a spliced pair may hold unread: the arithmetic, without a socket.
+
+A redirect has no back-pressure: bytes go straight into the reader's queue, whatever its size. So each direction
+has a grant, a cost up to which the kernel side may redirect, and user space raises it by what the reader is seen
+to have taken. The cost of a message is its bytes plus :data:`MESSAGE_COST`: an unread message holds a kernel
+object that no counter shows, and counted by bytes alone, one-byte sends pin a thousand times their budget.
+
+Soundness: let ``s`` be the bytes sent before the reader's queue was looked at, and ``r`` what the queue then
+held. At least ``s - r`` has been read. ``r`` may count bytes sent later, which only makes the estimate smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+MESSAGE_COST = 1024  # an unread message pins an object of the kernel's kmalloc-1k cache
+
+# The first grant: a sender can also pin a page fragment of 32 KiB per message, so trust grows with what is read.
+FIRST_GRANT = 64 * 1024
+
+# The most that one direction may ever hold unread. A reader of ordinary TCP holds up to tcp_rmem[2], 6 MiB.
+BUDGET = 1024 * 1024
+
+_MARKS = 8  # looks remembered: each tells how many messages the bytes up to it were
+GRANT_BITS = 48
+GRANT_MASK = (1 << GRANT_BITS) - 1
+
+
+def tagged(generation: int, value: int) -> int:
+    """Return a word that is valid for one owner of a slot: the generation's low 16 bits over 48 of value."""
+    return (generation & 0xFFFF) << GRANT_BITS | (value & GRANT_MASK)
+
+
+@dataclass(slots=True)
+class Account:
+    """What is known of one direction's reader.
+
+    Attributes:
+        generation: the owner of the slot that this account is about.
+        taken: bytes that the reader has certainly read.
+        marks: (bytes, messages) sent at former looks, oldest first; the first is at or below ``taken``.
+        granted: the cost granted last.
+    """
+
+    generation: int
+    taken: int = 0
+    marks: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
+    granted: int = FIRST_GRANT
+
+    def look(self, sent: int, messages: int, unread: int, ends: Sequence[int]) -> int:
+        """Account for one look at the reader's queue and return the grant, which never shrinks.
+
+        Args:
+            sent: bytes redirected before the look.
+            messages: messages redirected before the look.
+            unread: bytes in the reader's queue, read after ``sent``.
+            ends: ``ends[m % 16]`` is ``sent`` after message ``m``, for the last 16 messages.
+        """
+        self.taken = max(self.taken, sent - unread)
+        cost = self.taken + MESSAGE_COST * self._messages_taken(messages, unread, ends)
+        self._remember(sent, messages)
+        # Who wants to hold much unread must have read as much before.
+        self.granted = max(self.granted, cost + min(BUDGET, max(FIRST_GRANT, cost)))
+        return self.granted
+
+    def settle(self, sent: int, messages: int) -> int:
+        """Account for a reader that has read everything; return the grant."""
+        self.taken = sent
+        self.marks = [(sent, messages)]
+        self.granted = sent + MESSAGE_COST * messages + BUDGET
+        return self.granted
+
+    def _messages_taken(self, messages: int, unread: int, ends: Sequence[int]) -> int:
+        # Each unread message has at least a byte; each former look and each remembered end is a lower bound too.
+        known = max(messages - unread, self._mark_below()[1])
+        for message in range(messages, max(0, messages - len(ends)), -1):
+            if ends[message % len(ends)] <= self.taken:
+                return max(known, message)
+        return known
+
+    def _mark_below(self) -> tuple[int, int]:
+        return next(mark for mark in reversed(self.marks) if mark[0] <= self.taken)
+
+    def _remember(self, sent: int, messages: int) -> None:
+        below = self._mark_below()
+        above = [mark for mark in self.marks if mark[0] > below[0]]
+        self.marks = [below, *above[-(_MARKS - 2) :], (sent, messages)]

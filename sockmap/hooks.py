@@ -1,0 +1,172 @@
+"""Everything that kproxy has in the kernel, as one object with one undo.
+
+All attachments to cgroups and namespaces are BPF links held by this process: when it ends, however it ends, the
+kernel removes them. Pinning the links and replacing their programs in place is how enforcement can outlive the
+process later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes as ct
+import errno
+import os
+from collections.abc import Callable
+from types import TracebackType
+
+from sockmap import cgroup
+from sockmap.credit import FIRST_GRANT, MESSAGE_COST
+from sockmap.diag import SockDiag
+from sockmap.errors import AttachError, NotPermittedError, SockmapError
+from sockmap.layout import Counter, Event, Slot
+from sockmap.netns import NetworkNamespace
+from sockmap.program import Program, with_endpoint
+from sockmap.sockets import SocketMarks
+from sockmap.splicer import Splicer
+from sockmap.syscall import link_create, program_attach, program_load, queue_push
+from sockmap.tables import PolicyMaps
+
+# enum bpf_prog_type and enum bpf_attach_type, include/uapi/linux/bpf.h
+_SOCK_OPS, _SK_SKB, _SK_MSG, _CGROUP_SOCK_ADDR, _SK_LOOKUP = 13, 14, 16, 18, 30
+_ATTACH_SOCK_OPS, _ATTACH_SK_MSG, _ATTACH_SK_LOOKUP, _ATTACH_SK_SKB_VERDICT = 3, 7, 36, 38
+_CGROUP_HOOKS = (
+    ("kproxy_sockops", _SOCK_OPS, _ATTACH_SOCK_OPS),  # first: a redirect without pairing would be refused
+    ("kproxy_getpeername4", _CGROUP_SOCK_ADDR, 29),
+    ("kproxy_getpeername6", _CGROUP_SOCK_ADDR, 30),
+    ("kproxy_connect4", _CGROUP_SOCK_ADDR, 10),
+    ("kproxy_connect6", _CGROUP_SOCK_ADDR, 11),
+    ("kproxy_sendmsg4", _CGROUP_SOCK_ADDR, 14),
+    ("kproxy_sendmsg6", _CGROUP_SOCK_ADDR, 15),
+)
+
+# Four slots a flow whose ends are all on this node: 4,096 such flows; more go by TCP and are counted.
+DEFAULT_SLOTS = 16384
+
+
+class Hooks:
+    """The programs, attached, and their maps. Use as a context manager.
+
+    Attributes:
+        host_netns: the cookie of the namespace that this process lives in.
+        policy: writes policy revisions.
+        sockets: marks kproxy's sockets and reads what was recorded about them.
+        splicer: the credit of spliced directions.
+
+    Raises (on entering):
+        NotPermittedError, CgroupError, CompileError, AttachError.
+    """
+
+    host_netns: int
+    policy: PolicyMaps
+    sockets: SocketMarks
+    splicer: Splicer
+
+    def __init__(self, diags: Callable[[int], SockDiag | None], slots: int = DEFAULT_SLOTS) -> None:
+        self._diags, self._slot_count = diags, slots
+        self._undo = contextlib.ExitStack()
+        self._consume: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> Hooks:
+        with contextlib.ExitStack() as undo:
+            self._load(undo)
+            self._attach_splice()
+            self._attach_cgroup(undo)
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._undo.close()
+
+    def attach_lookup(self, namespace: NetworkNamespace, endpoint: int) -> int:
+        """Attach sk_lookup to a namespace, for this endpoint; return the link's descriptor.
+
+        Closing the descriptor detaches it.
+
+        Raises:
+            AttachError: another sk_lookup program excludes it, or the kernel refuses.
+        """
+        code = with_endpoint(self._program.instructions("kproxy_lookup"), endpoint)
+        try:
+            program = program_load(_SK_LOOKUP, _ATTACH_SK_LOOKUP, code, "kproxy_lookup")
+            try:
+                return link_create(program, namespace.fd, _ATTACH_SK_LOOKUP)
+            finally:
+                os.close(program)
+        except OSError as error:
+            raise _explain(error, f"sk_lookup cannot be attached to {namespace.path}") from error
+
+    def on_event(self, callback: Callable[[Event], None]) -> int:
+        """Have ``callback`` called for each record that :meth:`consume` finds; return a descriptor to poll."""
+        self._consume = self._program.on_event(callback)
+        return self._program.map_fd("events")
+
+    def consume(self) -> None:
+        """Hand over all records that are there."""
+        self._consume()
+
+    def counters(self) -> dict[Counter, int]:
+        """Return the programs' counters. Those that stand for several roles are indexed further by role - 1."""
+        values = self._program.sum_counters(len(Counter) + 6)
+        return {counter: values[counter] for counter in Counter}
+
+    def bytes_by_role(self, first: Counter) -> list[int]:
+        """Return the four byte counters (client, proxy, upstream, server) that start at ``first``."""
+        return self._program.sum_counters(first + 4)[first:]
+
+    def _load(self, undo: contextlib.ExitStack) -> None:
+        defines = {"FIRST_GRANT": FIRST_GRANT, "MESSAGE_COST": MESSAGE_COST, "MAX_SLOTS": self._slot_count}
+        self._program = program = Program(defines)
+        undo.callback(program.close)
+        program.load(
+            "kproxy_lookup", _SK_LOOKUP, _ATTACH_SK_LOOKUP
+        )  # verified once, copied for each endpoint
+        host = NetworkNamespace("/proc/self/ns/net")
+        undo.callback(host.close)
+        self.host_netns = host.cookie
+        fd = program.map_fd
+        self.policy = PolicyMaps(
+            fd("control"), fd("identities"), fd("defaults"), fd("policy"), host_netns=host.cookie
+        )
+        self.sockets = SocketMarks(fd)
+        memory = program.map_memory("slots", self._slot_count * ct.sizeof(Slot))
+        self.splicer = Splicer(memory, self._diags)
+        undo.callback(self.splicer.close)
+        for index in range(self._slot_count):
+            queue_push(fd("free_slots"), ct.c_uint32(index))
+
+    def _attach_splice(self) -> None:
+        sockhash = self._program.map_fd("spliced")
+        for name, kind, attach in (
+            ("kproxy_splice", _SK_MSG, _ATTACH_SK_MSG),
+            ("kproxy_keep_fionread", _SK_SKB, _ATTACH_SK_SKB_VERDICT),
+        ):
+            # To a map of our own: it goes with the map.
+            program_attach(sockhash, self._program.load(name, kind, attach), attach)
+
+    def _attach_cgroup(self, undo: contextlib.ExitStack) -> None:
+        target = os.open(cgroup.root(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        undo.callback(os.close, target)
+        for name, kind, attach in _CGROUP_HOOKS:
+            program = self._program.load(name, kind, attach)
+            try:
+                undo.callback(os.close, link_create(program, target, attach))
+            except OSError as error:
+                raise _explain(error, f"{name} cannot be attached to the cgroup v2 root") from error
+
+
+def _explain(error: OSError, what: str) -> SockmapError:
+    if error.errno == errno.EPERM:
+        return NotPermittedError(
+            f"{what}: not permitted", "run as root on the host, outside a container's seccomp profile"
+        )
+    if error.errno in (errno.EBUSY, errno.EEXIST):
+        return AttachError(
+            f"{what}: another program is there and excludes it",
+            "see `bpftool cgroup tree` and `bpftool net`; stop the other agent or kproxy",
+        )
+    return AttachError(f"{what}: {error.strerror}", "see docs/operations.md for what the kernel must offer")

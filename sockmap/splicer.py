@@ -1,0 +1,198 @@
+"""Refills the credit of spliced directions, and brings directions back from TCP: the shell around the arithmetic.
+
+The slots that the kernel side writes are mapped into this process; every field is read with one aligned 64-bit
+load. A ring-buffer event says which slot asks; a timer retries directions that went by TCP.
+"""
+
+from __future__ import annotations
+
+import ctypes as ct
+import mmap
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sockmap.credit import Account, tagged
+from sockmap.diag import Name, Progress, SockDiag
+from sockmap.layout import NO_SLOT, Event, EventKind, Slot, SlotMode
+
+_WORDS = 8  # bytes in one; all offsets below count words
+_BYTES, _MESSAGES = Slot.bytes.offset // _WORDS, Slot.messages.offset // _WORDS
+_SETTLED_BYTES = Slot.settled_bytes.offset // _WORDS
+_SETTLED_MESSAGES = Slot.settled_messages.offset // _WORDS
+_TCP_BYTES, _MODE = Slot.tcp_bytes.offset // _WORDS, Slot.mode_generation.offset // _WORDS
+_PEER_SLOT, _NETNS = Slot.peer_slot.offset // _WORDS, Slot.netns.offset // _WORDS
+_ENDS = Slot.message_end.offset // _WORDS
+_GRANTED, _REOPEN = Slot.granted.offset // _WORDS, Slot.reopen.offset // _WORDS
+_STRIDE = ct.sizeof(Slot) // _WORDS
+
+_SO_MEMINFO = 55  # include/uapi/asm-generic/socket.h
+_MEMINFO_BYTES = 36
+_TCP_INFO_BYTES = 136  # up to and with tcpi_bytes_received
+_BYTES_RECEIVED = 128
+
+# A direction that went by TCP is looked at again after this long; each look in vain doubles it, because a bulk
+# stream outruns any reader and would be looked at for ever.
+FIRST_RETRY_S = 0.002
+LAST_RETRY_S = 1.0
+
+
+@dataclass(slots=True)
+class _Retry:
+    generation: int
+    due: float
+    wait: float
+
+
+class Splicer:
+    """Credit for all slots.
+
+    Args:
+        memory: the mapped ``slots`` array.
+        diags: finds the sock_diag socket of a network namespace, by the namespace's cookie; None where kproxy
+            has none there, so that such a direction keeps its first grant and then goes by TCP.
+    """
+
+    def __init__(self, memory: mmap.mmap, diags: Callable[[int], SockDiag | None]) -> None:
+        self._memory = memory
+        self._words = memoryview(memory).cast("Q")
+        self._diags = diags
+        self._own: dict[int, socket.socket] = {}
+        self._accounts: dict[int, Account] = {}
+        self._by_tcp: dict[int, _Retry] = {}
+        self._asking: set[int] = set()
+        self.looks = 0
+
+    def adopt(self, slot: int, own: socket.socket) -> None:
+        """Remember kproxy's own socket behind a slot: its queue is read without sock_diag."""
+        self._own[slot] = own
+
+    def release(self, slot: int) -> None:
+        """Forget an own socket, before it is closed."""
+        self._own.pop(slot, None)
+        self._accounts.pop(slot, None)
+        self._by_tcp.pop(slot, None)
+
+    @property
+    def retrying(self) -> bool:
+        """Whether :meth:`retry` has anything to do."""
+        return bool(self._by_tcp)
+
+    def event(self, event: Event, now: float) -> None:
+        """Note one record of the ring buffer; :meth:`refill` does the work for all of them."""
+        slot = event.slot_or_endpoint
+        if event.kind == EventKind.ASK:
+            self._asking.add(slot)
+        elif event.kind == EventKind.TO_TCP:
+            self._by_tcp[slot] = _Retry(event.generation_or_direction, now + FIRST_RETRY_S, FIRST_RETRY_S)
+
+    def refill(self) -> None:
+        """Look at the reader of every slot that asked, and raise its grant."""
+        asking, self._asking = self._asking, set()
+        for slot in asking:
+            self._look(slot)
+
+    def retry(self, now: float) -> None:
+        """Bring back the directions whose reader is seen to have read all that went by TCP."""
+        for slot, retry in list(self._by_tcp.items()):
+            if now < retry.due:
+                continue
+            if self._reopen(slot, retry.generation):
+                del self._by_tcp[slot]
+            else:
+                retry.wait = min(retry.wait * 2, LAST_RETRY_S)
+                retry.due = now + retry.wait
+
+    def close(self) -> None:
+        """Let go of the mapping."""
+        self._words.release()
+        self._memory.close()
+
+    def mode(self, slot: int, generation: int) -> SlotMode:
+        """How a direction travels now; CLOSED too where the slot has another owner."""
+        word = self._words[slot * _STRIDE + _MODE]
+        return SlotMode(word >> 32) if word & 0xFFFFFFFF == generation else SlotMode.CLOSED
+
+    def peer(self, slot: int) -> int:
+        """The slot at the other end, or NO_SLOT."""
+        return self._words[slot * _STRIDE + _PEER_SLOT]
+
+    def snapshot(self, slot: int) -> Slot:
+        """A copy of a slot, for tests and diagnosis."""
+        size = _STRIDE * _WORDS
+        return Slot.from_buffer_copy(self._memory[slot * size : (slot + 1) * size])
+
+    def _look(self, slot: int) -> None:
+        words, at = self._words, slot * _STRIDE
+        generation = words[at + _MODE] & 0xFFFFFFFF
+        # In this order: what was sent is read before what is unread.
+        messages, sent = words[at + _SETTLED_MESSAGES], words[at + _SETTLED_BYTES]
+        unread = self._unread(slot)
+        if unread is None:
+            return
+        account = self._accounts.get(slot)
+        if account is None or account.generation != generation:
+            account = self._accounts[slot] = Account(generation)
+        before = account.granted
+        granted = account.look(sent, messages, unread, words[at + _ENDS : at + _ENDS + 16])
+        if granted > before:
+            words[at + _GRANTED] = tagged(generation, granted)
+
+    def _reopen(self, slot: int, generation: int) -> bool:
+        """Try to; true where there is nothing left to do."""
+        words, at = self._words, slot * _STRIDE
+        by_tcp, sent, messages = words[at + _TCP_BYTES], words[at + _BYTES], words[at + _MESSAGES]
+        if self.mode(slot, generation) != SlotMode.BY_TCP:
+            return True
+        # First: every byte sent by TCP has reached the reader. Then, in a second look: all were read. In one look
+        # the queue could be counted before the last byte came in.
+        reached = self._progress(slot)
+        if reached is None:
+            return self.mode(slot, generation) != SlotMode.BY_TCP
+        if reached.received_by_tcp != by_tcp:
+            return False
+        read = self._progress(slot)
+        if read is None or read.tcp_unread or read.unread:
+            return False
+        account = self._accounts.setdefault(slot, Account(generation))
+        account.generation = generation
+        words[at + _GRANTED] = tagged(generation, account.settle(sent, messages))
+        words[at + _REOPEN] = tagged(generation, sent + by_tcp)
+        return False
+
+    def _reader(self, slot: int) -> tuple[int, Name]:
+        reader = self.peer(slot)
+        view = self.snapshot(reader)
+        name = Name(bytes(view.local.bytes), view.local_port, bytes(view.remote.bytes), view.remote_port)
+        return view.netns, name
+
+    def _unread(self, slot: int) -> int | None:
+        reader = self.peer(slot)
+        if reader == NO_SLOT:
+            return None
+        self.looks += 1
+        own = self._own.get(reader)
+        if own is not None:
+            return _own_memory(own)
+        netns, name = self._reader(slot)
+        diag = self._diags(netns)
+        return None if diag is None else diag.unread(name)
+
+    def _progress(self, slot: int) -> Progress | None:
+        reader = self.peer(slot)
+        if reader == NO_SLOT:
+            return None
+        self.looks += 1
+        own = self._own.get(reader)
+        if own is not None:
+            info = own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+            received = int.from_bytes(info[_BYTES_RECEIVED : _BYTES_RECEIVED + 8], "little")
+            return Progress(received, 0, _own_memory(own))
+        netns, name = self._reader(slot)
+        diag = self._diags(netns)
+        return None if diag is None else diag.progress(name)
+
+
+def _own_memory(own: socket.socket) -> int:
+    """The receive queue's memory of a socket of this process (SO_MEMINFO: the first u32 is rmem_alloc)."""
+    return int.from_bytes(own.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO_BYTES)[:4], "little")
