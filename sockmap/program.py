@@ -7,7 +7,6 @@ keeps its name and line numbers in messages. No kernel headers are needed: ``bpf
 from __future__ import annotations
 
 import contextlib
-import ctypes as ct
 import io
 import mmap
 import os
@@ -82,7 +81,7 @@ class Program:
         """
         os.environ["BCC_KERNEL_SOURCE"] = _KERNEL_SOURCE
         try:
-            import bcc  # noqa: PLC0415 (bcc reads BCC_KERNEL_SOURCE when it is used, and may be missing)
+            import bcc
         except ImportError as error:
             raise CompileError(
                 f"the bcc bindings are missing: {error}",
