@@ -59,8 +59,8 @@ def read_text(path: str | Path) -> str:
 def decode(text: str, file: str, kind: type[T], checks: Callable[[T], Iterator[Mistake]]) -> T:
     """Decode a JSON text as `kind` and run `checks` on the value.
 
-    Beyond RFC 8259 a key may stand only once in an object, and escapes may not leave half a surrogate pair, as
-    no log can hold such a string.  Raises FileError with every mistake; `file` names the text there.
+    Beyond RFC 8259 a key may stand only once in an object, and escapes may not leave half a surrogate pair,
+    as no log can hold such a string.  Raises FileError with every mistake; `file` names the text there.
     """
     document = _document(text, file)
     try:

@@ -67,8 +67,8 @@ class Limits(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=
         Meta(
             ge=1,
             le=1_000_000,
-            description="Most flows at once on this node. Each holds two descriptors, a few KB when idle, and "
-            "up to about 5 MB of socket memory when its readers never read.",
+            description="Most flows at once on this node. Each holds two descriptors, a few KB when idle, "
+            "and up to about 5 MB of socket memory when its readers never read.",
         ),
     ] = 20_000
     endpoint_connections: Annotated[
