@@ -1,0 +1,99 @@
+"""Verdicts as the log and the metrics see them, and one verdict out of two policies.
+
+A connection between two endpoints of this node is one flow, judged by the client's egress policy and the
+server's ingress policy.  Each request has one line in the log all the same: it is told by the side whose
+verdict weighs more (deny, then audit, then allow), by the egress side where both weigh the same, and names
+the other side's rule where that side was asked too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class Judgement(Protocol):
+    """What a rule set says of one request; immutable, and the same object for the same rule."""
+
+    @property
+    def verdict(self) -> str:
+        """`allow`, `deny` or `audit`."""
+
+    @property
+    def allowed(self) -> bool:
+        """True where the request is forwarded."""
+
+    @property
+    def rule(self) -> str:
+        """The rule that decided; empty where none did."""
+
+    @property
+    def reason(self) -> str:
+        """Why, as a sentence."""
+
+    @property
+    def edits(self) -> Sequence[Any]:
+        """Header edits that the rule asks for."""
+
+
+class Rules(Protocol):
+    """A set of rules that judges requests."""
+
+    def judge(self, request: Any, /) -> Judgement:
+        """Give the verdict on one request."""
+
+
+class PairJudgement:
+    """What two policies say of one request; `ingress` is None where egress already denied it.
+
+    `asked` holds the verdicts of those that were asked, egress first; `teller` is the place there of the
+    one that the log line tells of.
+    """
+
+    __slots__ = ("allowed", "asked", "edits", "reason", "rule", "teller", "verdict")
+
+    def __init__(self, egress: Judgement, ingress: Judgement | None) -> None:
+        told_by_ingress = ingress is not None and _WEIGHT[ingress.verdict] > _WEIGHT[egress.verdict]
+        teller = ingress if ingress is not None and told_by_ingress else egress
+        self.asked = (egress,) if ingress is None else (egress, ingress)
+        self.teller = 1 if told_by_ingress else 0
+        self.verdict = teller.verdict
+        self.allowed = egress.allowed and ingress is not None and ingress.allowed
+        self.rule = teller.rule
+        self.reason = teller.reason
+        self.edits = (*egress.edits, *(ingress.edits if ingress is not None else ()))
+
+
+_WEIGHT = {"allow": 0, "audit": 1, "deny": 2}
+
+MAX_PAIRS = 4096
+"""Most pairs of verdicts that one pair of policies remembers; past it, it starts anew.
+
+There are as many as allow rules of one side times rules of the other that really meet: a handful, but for two
+policies of thousands of rules each.
+"""
+
+
+class PairRules:
+    """The client's egress rules and the server's ingress rules as one rule set."""
+
+    __slots__ = ("_egress", "_ingress", "_pairs")
+
+    def __init__(self, egress: Rules, ingress: Rules) -> None:
+        self._egress = egress
+        self._ingress = ingress
+        self._pairs: dict[tuple[int, int], PairJudgement] = {}
+
+    def judge(self, request: Any, /) -> PairJudgement:
+        """Give the verdict of both; ingress is not asked about what egress denies."""
+        egress = self._egress.judge(request)
+        ingress = self._ingress.judge(request) if egress.allowed else None
+        # The pair holds both verdicts, so that neither id can come to mean another object while it is here.
+        pair = self._pairs.get((id(egress), id(ingress)))
+        return pair if pair is not None else self._remember(egress, ingress)
+
+    def _remember(self, egress: Judgement, ingress: Judgement | None) -> PairJudgement:
+        if len(self._pairs) >= MAX_PAIRS:
+            self._pairs.clear()
+        pair = self._pairs[id(egress), id(ingress)] = PairJudgement(egress, ingress)
+        return pair
