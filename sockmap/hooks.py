@@ -15,10 +15,11 @@ from collections.abc import Callable
 from types import TracebackType
 
 from sockmap import cgroup
+from sockmap.counters import Counters
 from sockmap.credit import FIRST_GRANT, MESSAGE_COST
 from sockmap.diag import SockDiag
 from sockmap.errors import AttachError, NotPermittedError, SockmapError
-from sockmap.layout import Counter, Event, Slot
+from sockmap.layout import Event, Slot
 from sockmap.netns import NetworkNamespace
 from sockmap.program import Program, with_endpoint
 from sockmap.sockets import SocketMarks
@@ -51,6 +52,7 @@ class Hooks:
         policy: writes policy revisions.
         sockets: marks kproxy's sockets and reads what was recorded about them.
         splicer: the credit of spliced directions.
+        counters: what the programs counted.
 
     Raises (on entering):
         NotPermittedError, CgroupError, CompileError, AttachError.
@@ -60,6 +62,7 @@ class Hooks:
     policy: PolicyMaps
     sockets: SocketMarks
     splicer: Splicer
+    counters: Counters
 
     def __init__(self, diags: Callable[[int], SockDiag | None], slots: int = DEFAULT_SLOTS) -> None:
         self._diags, self._slot_count = diags, slots
@@ -109,15 +112,6 @@ class Hooks:
         """Hand over all records that are there."""
         self._consume()
 
-    def counters(self) -> dict[Counter, int]:
-        """Return the programs' counters. Those that stand for several roles are indexed further by role - 1."""
-        values = self._program.sum_counters(len(Counter) + 6)
-        return {counter: values[counter] for counter in Counter}
-
-    def bytes_by_role(self, first: Counter) -> list[int]:
-        """Return the four byte counters (client, proxy, upstream, server) that start at ``first``."""
-        return self._program.sum_counters(first + 4)[first:]
-
     def _load(self, undo: contextlib.ExitStack) -> None:
         defines = {"FIRST_GRANT": FIRST_GRANT, "MESSAGE_COST": MESSAGE_COST, "MAX_SLOTS": self._slot_count}
         self._program = program = Program(defines)
@@ -133,6 +127,7 @@ class Hooks:
             fd("control"), fd("identities"), fd("defaults"), fd("policy"), host_netns=host.cookie
         )
         self.sockets = SocketMarks(fd)
+        self.counters = Counters(fd("counters"), fd("verdicts"))
         memory = program.map_memory("slots", self._slot_count * ct.sizeof(Slot))
         self.splicer = Splicer(memory, self._diags)
         undo.callback(self.splicer.close)

@@ -260,11 +260,16 @@ class Counter(IntEnum):
     STORAGE_FULL = 19
     PAIRED = 20
     NO_POLICY = 21
-    PASSED = 22
-    DENIED_INGRESS = 23
-    DENIED_EGRESS = 24
-    LISTENER_MISSING = 25
-    OTHER_REFUSED = 26
+    LISTENER_MISSING = 22
+
+
+COUNTERS = 23
+
+
+class Verdicts(ct.Structure):
+    """What the hooks answered for one endpoint, by :class:`Direction` and :class:`Action`."""
+
+    _fields_ = [("count", (ct.c_uint64 * 4) * 2)]
 
 
 # Every structure that has a twin of the same (lower-case) name in layout.h; the layout test walks it.
@@ -283,4 +288,5 @@ MIRRORED: tuple[tuple[str, type[ct.Structure]], ...] = (
     ("socket_state", SocketState),
     ("slot", Slot),
     ("event", Event),
+    ("verdicts", Verdicts),
 )

@@ -144,11 +144,6 @@ class Program:
         consume: Callable[[], None] = self._bpf.ring_buffer_consume
         return consume
 
-    def sum_counters(self, size: int) -> list[int]:
-        """Return the per-CPU counters, summed over processors."""
-        table = self._bpf["counters"]
-        return [sum(table[table.Key(index)]) for index in range(size)]
-
     def close(self) -> None:
         """Let go of every program and map."""
         self._bpf.cleanup()

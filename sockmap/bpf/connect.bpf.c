@@ -73,11 +73,9 @@ static inline u32 judge_call(struct bpf_sock_addr *ctx, struct bpf_sock *sk, con
     }
     if (action == DENY)
         tell_denied(*endpoint, EGRESS, identity, protocol, port, destination);
-    else if (action == PASS) {
-        count(COUNT_PASSED);
-        if (protocol == PROTOCOL_UDP)
-            expect_answer(*endpoint, destination, port, sk->src_port);
-    }
+    else if (action == PASS && protocol == PROTOCOL_UDP)
+        expect_answer(*endpoint, destination, port, sk->src_port);
+    count_verdict(*endpoint, EGRESS, action);
     return action;
 }
 

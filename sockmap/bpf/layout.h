@@ -174,10 +174,11 @@ enum counter {
     COUNT_STORAGE_FULL,
     COUNT_PAIRED,
     COUNT_NO_POLICY,
-    COUNT_PASSED,              /* decided here: PASS, as egress and ingress */
-    COUNT_DENIED_INGRESS,
-    COUNT_DENIED_EGRESS,
     COUNT_LISTENER_MISSING,
-    COUNT_OTHER_REFUSED,
     COUNTERS,
+};
+
+/* What the hooks answered for one endpoint: by direction, then by enum action (the fourth is never used). */
+struct verdicts {
+    u64 count[2][4];
 };

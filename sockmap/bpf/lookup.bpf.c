@@ -8,6 +8,7 @@
 #define ENDPOINT_HERE "0x6b70726f78790001" /* replaced at load; sockmap/lookup.py knows the same pattern */
 
 static inline int deny(struct bpf_sk_lookup *ctx, u32 endpoint, u32 identity, const struct address *peer) {
+    count_verdict(endpoint, INGRESS, DENY);
     tell_denied(endpoint, INGRESS, identity, ctx->protocol, ctx->local_port, peer);
     return SK_DROP; /* Safe: no socket has seen the packet; a TCP client is reset at once. */
 }
@@ -27,6 +28,7 @@ static inline int to_proxy(struct bpf_sk_lookup *ctx, u32 endpoint) {
     }
     /* Safe: only kproxy holds that listener, and it judges before it forwards. */
     count(COUNT_REDIRECTED);
+    count_verdict(endpoint, INGRESS, REDIRECT);
     return SK_PASS;
 }
 
@@ -87,13 +89,13 @@ int kproxy_lookup(struct bpf_sk_lookup *ctx) {
             return to_proxy(ctx, endpoint);
         if (action == DENY)
             return deny(ctx, endpoint, identity, &remote);
-        count(COUNT_PASSED);
+        count_verdict(endpoint, INGRESS, PASS);
         return SK_PASS; /* Safe: L3/L4 policy allows it and asks for no more. */
     }
     u16 remote_port = bpf_ntohs(ctx->remote_port);
     if (action == PASS) {
         expect_answer(endpoint, &remote, remote_port, port);
-        count(COUNT_PASSED);
+        count_verdict(endpoint, INGRESS, PASS);
         return SK_PASS; /* Safe: as above. */
     }
     struct datagram_flow flow = {};

@@ -49,6 +49,7 @@ BPF_QUEUE(free_slots, u32, MAX_SLOTS);
 
 BPF_RINGBUF_OUTPUT(events, EVENT_PAGES);
 BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
+BPF_PERCPU_ARRAY(verdicts, struct verdicts, MAX_ENDPOINTS);
 struct deny_rate {
     u64 second;
     u64 sent;

@@ -1,0 +1,233 @@
+"""Carries every flow of this node: takes connections, opens the other side, and ends them when it must."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from kproxy.connector import Acceptor, adopt, connect_upstream, parties_of, reset
+from kproxy.directory import Directory
+from kproxy.enforcement import EnforcedEndpoint
+from kproxy.flow import Flow
+from kproxy.http1 import HttpOptions
+from kproxy.limits import Limits
+from kproxy.observer import Observer
+from kproxy.parties import EndpointName, Parties, Ruling, rule
+from kproxy.relay import Relay, prepare
+from policy import Action, NodePolicy
+from sockmap.hooks import Hooks
+from sockmap.layout import NO_SLOT, Direction
+
+_log = logging.getLogger(__name__)
+
+
+class Carrier:
+    """All flows.
+
+    Args:
+        policy: returns the policy in force.
+    """
+
+    def __init__(
+        self,
+        hooks: Hooks,
+        directory: Directory,
+        observer: Observer,
+        policy: Callable[[], NodePolicy],
+        limits: Limits,
+        options: HttpOptions,
+    ) -> None:
+        self._hooks, self._directory, self._observer = hooks, directory, observer
+        self._policy, self._limits, self._options = policy, limits, options
+        self._flows: set[Flow] = set()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._of_endpoint: Counter[EndpointName] = Counter()
+        self._acceptors: dict[int, list[Acceptor]] = {}
+        self._drained = asyncio.Event()
+        self._draining = False
+
+    def __len__(self) -> int:
+        """How many flows there are, those being opened included."""
+        return len(self._flows) + len(self._opening)
+
+    def flows_of(self, endpoint: EndpointName) -> int:
+        """How many flows an endpoint has."""
+        return self._of_endpoint[endpoint]
+
+    def listen(self, endpoint: EnforcedEndpoint) -> None:
+        """Take what arrives at an endpoint's listeners."""
+        listeners = endpoint.listeners
+        sides = (
+            (listeners.egress4, Direction.EGRESS),
+            (listeners.egress6, Direction.EGRESS),
+            (listeners.ingress4, Direction.INGRESS),
+            (listeners.ingress6, Direction.INGRESS),
+        )
+        self._acceptors[endpoint.number] = [
+            Acceptor(listener, functools.partial(self._take, endpoint, direction))
+            for listener, direction in sides
+            if listener is not None
+        ]
+
+    def unlisten(self, endpoint: EnforcedEndpoint) -> None:
+        """Take no more there, and end the endpoint's flows."""
+        for acceptor in self._acceptors.pop(endpoint.number, ()):
+            acceptor.close()
+        for flow in [flow for flow in self._flows if flow.parties.endpoint == endpoint.name]:
+            flow.relay.abort("endpoint_removed")
+
+    def policy_changed(self, policy: NodePolicy) -> int:
+        """Put every flow under a new policy; reset those that it no longer allows, and return how many."""
+        withdrawn = [flow for flow in self._flows if not flow.policy_changed(policy)]
+        for flow in withdrawn:
+            flow.relay.abort("policy_withdrawn")
+        return len(withdrawn)
+
+    def tick(self) -> None:
+        """Let every flow look at the clock."""
+        now = time.perf_counter_ns()
+        for flow in list(self._flows):
+            flow.relay.core.tick(now)
+
+    async def drain(self, seconds: float) -> None:
+        """Accept no more, let requests under way end, then reset what is left."""
+        self._draining = True
+        for acceptors in self._acceptors.values():
+            for acceptor in acceptors:
+                acceptor.close()
+        self._acceptors.clear()
+        for flow in list(self._flows):
+            flow.relay.core.drain()
+        if len(self):
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._drained.wait()
+            except TimeoutError:
+                _log.warning("%d flows did not end within %g s and are reset", len(self), seconds)
+        await self._abort_rest()
+
+    async def _abort_rest(self) -> None:
+        for task in list(self._opening):
+            task.cancel()
+        await asyncio.gather(*self._opening, return_exceptions=True)
+        for flow in list(self._flows):
+            flow.relay.abort("drained")
+        while self._flows:
+            await asyncio.sleep(0)  # uvloop reports a closed socket in its next turn
+
+    def _take(self, endpoint: EnforcedEndpoint, direction: Direction, accepted: socket.socket) -> None:
+        try:
+            prepare(accepted)
+            origin = self._hooks.sockets.origin(accepted.fileno())
+            parties = (
+                parties_of(self._directory, endpoint, direction, accepted, origin) if origin else None
+            )
+        except OSError:
+            parties = None  # reset by its client before it was looked at
+        if parties is None:
+            self._observer.metrics.limits["unjudgeable"].value += 1
+            reset(accepted)
+            return
+        limit = self._limit_that_bites(endpoint.name)
+        if limit:
+            self._observer.metrics.limit(limit)
+            reset(accepted)
+            return
+        self._of_endpoint[endpoint.name] += 1
+        task = asyncio.get_running_loop().create_task(self._open(endpoint, parties, accepted))
+        self._opening.add(task)
+        task.add_done_callback(self._opened)
+
+    def _limit_that_bites(self, endpoint: EndpointName) -> str | None:
+        if len(self) >= self._limits.connections:
+            return "connections"
+        if self._of_endpoint[endpoint] >= self._limits.endpoint_connections:
+            return "endpointConnections"
+        return None
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("a flow could not be opened", exc_info=error)
+        self._note_drained()
+
+    async def _open(self, endpoint: EnforcedEndpoint, parties: Parties, accepted: socket.socket) -> None:
+        """Ask the policy, open the other side, and start; any failure resets the client."""
+        flow: Flow | None = None
+        started = False
+        try:
+            ruling = rule(self._policy(), parties)
+            flow = Flow(parties, ruling, self._observer, self._ended)
+            if ruling.verdict.action is Action.DENY:
+                self._denied(flow, ruling)
+                return
+            upstream = await self._connect(endpoint, parties, ruling, flow)
+            if upstream is None:
+                return
+            await self._start(flow, accepted, upstream)
+            started = True
+        finally:
+            if not started:
+                reset(accepted)
+                self._of_endpoint[parties.endpoint] -= 1
+
+    async def _connect(
+        self, endpoint: EnforcedEndpoint, parties: Parties, ruling: Ruling, flow: Flow
+    ) -> socket.socket | None:
+        try:
+            return await connect_upstream(
+                endpoint,
+                parties,
+                ruling,
+                self._directory,
+                self._hooks.sockets,
+                self._limits.connect_seconds,
+            )
+        except TimeoutError:
+            self._observer.metrics.limit("connectSeconds")
+            flow.observer.closed("upstream_timeout")
+        except ConnectionRefusedError:
+            flow.observer.closed("upstream_refused")
+        except OSError as error:
+            _log.debug("upstream %s:%d: %s", parties.server, parties.server_port, error)
+            flow.observer.closed("upstream_unreachable")
+        return None
+
+    async def _start(self, flow: Flow, accepted: socket.socket, upstream: socket.socket) -> None:
+        relay = Relay(
+            accepted,
+            upstream,
+            lambda wire: flow.core(wire, self._options),
+            lambda _relay: self._ended(flow),
+        )
+        flow.slots = adopt((accepted, upstream), self._hooks.sockets, self._hooks.splicer)
+        self._flows.add(flow)
+        await relay.start()
+        # The policy may have changed while the server was being connected to.
+        if not flow.policy_changed(self._policy()):
+            relay.abort("policy_withdrawn")
+        if self._draining:
+            relay.core.drain()
+
+    def _denied(self, flow: Flow, ruling: Ruling) -> None:
+        side = ruling.sides[0]
+        self._observer.denied_l4(side, "tcp", ruling.verdict.rule, ruling.verdict.reason)
+        flow.observer.closed("denied")
+
+    def _ended(self, flow: Flow) -> None:
+        for slot in flow.slots:
+            if slot != NO_SLOT:
+                self._hooks.splicer.release(slot)
+        self._flows.discard(flow)
+        self._of_endpoint[flow.parties.endpoint] -= 1
+        flow.observer.closed(flow.relay.reason)
+        self._note_drained()
+
+    def _note_drained(self) -> None:
+        if self._draining and not len(self):
+            self._drained.set()

@@ -1,0 +1,185 @@
+"""From an accepted connection to a running flow: who is it, what says the policy, and a socket to the server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import NamedTuple, Protocol
+
+from kproxy.enforcement import EnforcedEndpoint, upstream_socket
+from kproxy.parties import Parties, Ruling
+from kproxy.relay import prepare
+from sockmap.layout import NO_SLOT, Direction, IPAddress, UpstreamFlag
+from sockmap.sockets import Origin, SocketMarks
+from sockmap.splicer import Splicer
+
+_log = logging.getLogger(__name__)
+
+# One wake-up takes no more than this many connections, so that accepting never starves the flows that are there.
+ACCEPTS_PER_WAKE = 64
+
+# Out of descriptors: the connection stays in the kernel's queue, and asking again at once would only burn time.
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+EXHAUSTED_PAUSE_S = 0.1
+
+
+class Pair(NamedTuple):
+    """The two sockets of a flow, connected."""
+
+    downstream: socket.socket
+    upstream: socket.socket
+
+
+class Directory(Protocol):
+    """What the connector asks about the node."""
+
+    def by_netns(self, cookie: int) -> EnforcedEndpoint | None:
+        """The enforced endpoint of a namespace."""
+
+    def by_address(self, address: IPAddress) -> EnforcedEndpoint | None:
+        """The enforced endpoint that has an address."""
+
+    def is_local(self, address: IPAddress) -> bool:
+        """Whether the address is an enforced endpoint's or the host's own."""
+
+    @property
+    def host_netns(self) -> int:
+        """Cookie of the host's namespace."""
+
+
+def parties_of(
+    directory: Directory,
+    endpoint: EnforcedEndpoint,
+    direction: Direction,
+    accepted: socket.socket,
+    origin: Origin,
+) -> Parties | None:
+    """Say who talks to whom; None where the connection came around the hooks."""
+    client, client_port = _name(accepted.getpeername())
+    local, local_port = _name(accepted.getsockname())
+    if direction == Direction.EGRESS:
+        if not origin.paired or not origin.port:
+            return None
+        server, port = origin.destination, origin.port
+    else:
+        # Loopback is never steered: whoever is connected to it called the listener itself.
+        if local.is_loopback:
+            return None
+        server, port = local, local_port
+    known = directory.by_netns(origin.peer_netns) if origin.paired else None
+    owner = directory.by_address(server) if direction == Direction.EGRESS else None
+    return Parties(
+        direction,
+        endpoint.name,
+        client,
+        client_port,
+        server,
+        port,
+        known.name if known else None,
+        origin.paired and origin.peer_netns == directory.host_netns,
+        owner.name if owner else None,
+    )
+
+
+def _name(address: tuple[str, int]) -> tuple[IPAddress, int]:
+    found = ip_address(address[0].partition("%")[0])
+    mapped = found.ipv4_mapped if found.version == 6 else None
+    return mapped or found, address[1]
+
+
+async def connect_upstream(
+    endpoint: EnforcedEndpoint,
+    parties: Parties,
+    ruling: Ruling,
+    directory: Directory,
+    marks: SocketMarks,
+    timeout: float,
+) -> socket.socket:
+    """Open the upstream socket: in the endpoint's namespace, to exactly whom the client called.
+
+    Egress: from the client's own address. Ingress: from inside, and the server is shown the real client.
+
+    Raises:
+        OSError: refused, unreachable, timed out.
+    """
+    egress = parties.direction == Direction.EGRESS
+    upstream = upstream_socket(endpoint.namespace, parties.server, parties.client if egress else None)
+    try:
+        prepare(upstream)
+        flags = UpstreamFlag(0)
+        if not egress or directory.is_local(parties.server):
+            flags |= UpstreamFlag.EXPECT_LOCAL
+        if egress and ruling.ingress_judged:
+            flags |= UpstreamFlag.ANNOUNCE
+        client = (parties.client, parties.client_port)
+        marks.mark_upstream(upstream.fileno(), endpoint.number, client, flags)
+        address = (str(parties.server), parties.server_port)
+        async with asyncio.timeout(timeout):
+            await asyncio.get_running_loop().sock_connect(upstream, address)
+    except BaseException:
+        upstream.close()
+        raise
+    return upstream
+
+
+class Acceptor:
+    """Takes connections from one listener and hands them over.
+
+    Args:
+        listener: a listening, non-blocking socket.
+        take: called with each accepted socket.
+    """
+
+    def __init__(self, listener: socket.socket, take: Callable[[socket.socket], None]) -> None:
+        self._listener, self._take = listener, take
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(listener.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Accept no more."""
+        self._loop.remove_reader(self._listener.fileno())
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS_PER_WAKE):
+            try:
+                accepted, _address = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in EXHAUSTED:
+                    raise
+                self._pause(error)
+                return
+            self._take(accepted)
+
+    def _pause(self, error: OSError) -> None:
+        _log.error("no connection can be accepted: %s; raise the limit of open files", error.strerror)
+        self.close()
+        self._loop.call_later(EXHAUSTED_PAUSE_S, self._resume)
+
+    def _resume(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.add_reader(self._listener.fileno(), self._accept)
+
+
+def adopt(pair: Pair, marks: SocketMarks, splicer: Splicer) -> tuple[int, ...]:
+    """Tell the splicer which sockets of ours are behind which slots; return the slots."""
+    slots = []
+    for own in pair:
+        slot = marks.slot(own.fileno())
+        if slot != NO_SLOT:
+            splicer.adopt(slot, own)
+            slots.append(slot)
+    return tuple(slots)
+
+
+def reset(accepted: socket.socket) -> None:
+    """End an accepted connection with a reset (SO_LINGER 0 is set by :func:`prepare`)."""
+    with contextlib.suppress(OSError):
+        prepare(accepted)
+    accepted.close()

@@ -1,0 +1,151 @@
+"""The endpoints that are enforced here: opened and closed as the file and their namespaces come and go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+
+from kproxy.endpoints import Endpoint
+from kproxy.enforcement import EnforcedEndpoint
+from kproxy.errors import KproxyError
+from kproxy.parties import EndpointName
+from sockmap.diag import SockDiag
+from sockmap.errors import SockmapError
+from sockmap.hooks import Hooks
+from sockmap.layout import IPAddress
+from sockmap.netns import NetworkNamespace
+
+_log = logging.getLogger(__name__)
+
+MAX_ENDPOINTS = 1024  # the size of the BPF array of endpoints
+
+
+class Directory:
+    """Who is enforced here, and how to find them.
+
+    Args:
+        open_endpoint: opens an endpoint under a number.
+        host_netns: cookie of the host's namespace.
+        host_diag: sock_diag in the host's namespace.
+    """
+
+    def __init__(
+        self,
+        open_endpoint: Callable[[int, Endpoint], EnforcedEndpoint],
+        host_netns: int,
+        host_diag: SockDiag,
+    ) -> None:
+        self._open_endpoint = open_endpoint
+        self.host_netns, self._host_diag = host_netns, host_diag
+        self._wanted: dict[EndpointName, Endpoint] = {}
+        self._open: dict[EndpointName, EnforcedEndpoint] = {}
+        self._by_netns: dict[int, EnforcedEndpoint] = {}
+        self._by_address: dict[IPAddress, EnforcedEndpoint] = {}
+        self._free = list(range(MAX_ENDPOINTS - 1, -1, -1))
+        self.host_addresses: frozenset[IPAddress] = frozenset()
+        self.failures: dict[EndpointName, str] = {}
+
+    def __iter__(self) -> Iterator[EnforcedEndpoint]:
+        """Yield those that are open."""
+        return iter(list(self._open.values()))
+
+    def want(self, endpoints: Iterable[Endpoint]) -> tuple[list[EnforcedEndpoint], list[EnforcedEndpoint]]:
+        """Make these the endpoints: return those opened (not yet active) and those closed.
+
+        One that cannot be opened is logged, kept in :attr:`failures`, and tried again by :meth:`check`.
+        """
+        self._wanted = {
+            EndpointName(endpoint.namespace, endpoint.name): endpoint
+            for endpoint in endpoints
+            if endpoint.local
+        }
+        return self.check()
+
+    def check(self) -> tuple[list[EnforcedEndpoint], list[EnforcedEndpoint]]:
+        """Close what is no longer wanted or whose namespace is gone, and open what is missing."""
+        closed = [
+            enforced
+            for enforced in self
+            if self._wanted.get(enforced.name) != enforced.endpoint or enforced.gone
+        ]
+        for enforced in closed:
+            self._close(enforced)
+        opened = [
+            enforced
+            for name, endpoint in self._wanted.items()
+            if name not in self._open and (enforced := self._try_open(name, endpoint))
+        ]
+        self.failures = {name: why for name, why in self.failures.items() if name in self._wanted}
+        return opened, closed
+
+    def by_name(self, name: EndpointName) -> EnforcedEndpoint | None:
+        """Return the open endpoint of that name."""
+        return self._open.get(name)
+
+    def by_number(self, number: int) -> EnforcedEndpoint | None:
+        """Return the open endpoint that has a number in the BPF maps."""
+        return next((enforced for enforced in self if enforced.number == number), None)
+
+    def by_netns(self, cookie: int) -> EnforcedEndpoint | None:
+        """Return the open endpoint of a namespace."""
+        return self._by_netns.get(cookie)
+
+    def by_address(self, address: IPAddress) -> EnforcedEndpoint | None:
+        """Return the open endpoint that has an address."""
+        return self._by_address.get(address)
+
+    def is_local(self, address: IPAddress) -> bool:
+        """Whether an address is an open endpoint's or the host's own."""
+        return address in self._by_address or address in self.host_addresses
+
+    def diag(self, cookie: int) -> SockDiag | None:
+        """Return sock_diag of a namespace, where there is one."""
+        if cookie == self.host_netns:
+            return self._host_diag
+        enforced = self._by_netns.get(cookie)
+        return enforced.diag if enforced else None
+
+    def close(self) -> None:
+        """Close all of them."""
+        for enforced in self:
+            self._close(enforced)
+
+    def _try_open(self, name: EndpointName, endpoint: Endpoint) -> EnforcedEndpoint | None:
+        if not self._free:
+            self._failed(name, f"more than {MAX_ENDPOINTS} endpoints on one node")
+            return None
+        number = self._free.pop()
+        try:
+            enforced = self._open_endpoint(number, endpoint)
+        except (SockmapError, KproxyError) as error:
+            self._free.append(number)
+            self._failed(name, f"{error}; {error.mend}")
+            return None
+        self.failures.pop(name, None)
+        self._open[name] = enforced
+        self._by_netns[enforced.namespace.cookie] = enforced
+        self._by_address.update((address, enforced) for address in endpoint.addresses)
+        return enforced
+
+    def _failed(self, name: EndpointName, why: str) -> None:
+        if self.failures.get(name) != why:
+            _log.error("endpoint %s is not enforced: %s", name, why)
+        self.failures[name] = why
+
+    def _close(self, enforced: EnforcedEndpoint) -> None:
+        del self._open[enforced.name]
+        del self._by_netns[enforced.namespace.cookie]
+        for address in enforced.endpoint.addresses:
+            self._by_address.pop(address, None)
+        enforced.close()
+        self._free.insert(0, enforced.number)  # the number that was free longest is used next
+
+
+def host_namespace() -> NetworkNamespace:
+    """Open the namespace that this process lives in."""
+    return NetworkNamespace("/proc/self/ns/net")
+
+
+def opener(hooks: Hooks, splice: bool) -> Callable[[int, Endpoint], EnforcedEndpoint]:
+    """Return what opens endpoints with these hooks."""
+    return lambda number, endpoint: EnforcedEndpoint(number, endpoint, hooks, splice)

@@ -1,0 +1,259 @@
+"""One flow's two sockets on the event loop: bytes in, calls to the sans-IO core, and its effects out.
+
+Nothing is decided here. Both sockets carry SO_LINGER 0 until an orderly end, so that a crash, a kill or an abort is
+a reset for both sides and never a clean end of file after half a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+from typing import Protocol
+
+# Above this much unsent, the other side is no longer read; below the second, it is again.
+HIGH_WATER = 256 * 1024
+LOW_WATER = 64 * 1024
+
+# A peer that vanished (no FIN, no RST) is found by keepalive within IDLE + PROBES * INTERVAL seconds while idle,
+# and by TCP_USER_TIMEOUT while bytes wait for its acknowledgement.
+KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 60, 15, 4
+USER_TIMEOUT_MS = 120_000
+
+_RESET_ON_CLOSE, _FLUSH_ON_CLOSE = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
+
+
+class Core(Protocol):
+    """What decides: HTTP, or opaque bytes."""
+
+    def downstream_data(self, data: bytes) -> None:
+        """Bytes from the client."""
+
+    def downstream_eof(self) -> None:
+        """The client will send no more."""
+
+    def upstream_data(self, data: bytes) -> None:
+        """Bytes from the server."""
+
+    def upstream_eof(self) -> None:
+        """The server will send no more."""
+
+    def downstream_writable(self, writable: bool) -> None:
+        """Whether more may be written towards the client."""
+
+    def upstream_writable(self, writable: bool) -> None:
+        """Whether more may be written towards the server."""
+
+    def tick(self, now_ns: int) -> None:
+        """Time has passed."""
+
+    def drain(self) -> None:
+        """End as soon as the message under way is complete."""
+
+    def fail(self, error: Exception) -> None:
+        """Something inside broke: end, closed."""
+
+
+def prepare(sock: socket.socket) -> None:
+    """Set what each of kproxy's flow sockets has from its first moment."""
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+class _Side(asyncio.Protocol):
+    """One socket of the pair; subclasses say which calls of the core its events are."""
+
+    __slots__ = ("relay", "transport")
+
+    transport: asyncio.Transport
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        self.transport = transport
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.relay.lost(self, error)
+
+
+class _Downstream(_Side):
+    __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        relay = self.relay
+        relay.downstream_in += len(data)
+        try:
+            relay.core.downstream_data(data)
+        except Exception as error:  # whatever broke, this flow ends here, closed
+            relay.core.fail(error)
+
+    def eof_received(self) -> bool:
+        try:
+            self.relay.core.downstream_eof()
+        except Exception as error:  # as above
+            self.relay.core.fail(error)
+        return True
+
+    def pause_writing(self) -> None:
+        self.relay.core.downstream_writable(False)
+
+    def resume_writing(self) -> None:
+        self.relay.core.downstream_writable(True)
+
+
+class _Upstream(_Side):
+    __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        relay = self.relay
+        relay.upstream_in += len(data)
+        try:
+            relay.core.upstream_data(data)
+        except Exception as error:  # as above
+            relay.core.fail(error)
+
+    def eof_received(self) -> bool:
+        try:
+            self.relay.core.upstream_eof()
+        except Exception as error:  # as above
+            self.relay.core.fail(error)
+        return True
+
+    def pause_writing(self) -> None:
+        self.relay.core.upstream_writable(False)
+
+    def resume_writing(self) -> None:
+        self.relay.core.upstream_writable(True)
+
+
+class Relay:
+    """Both sockets of one flow, and the wire that its core acts through.
+
+    Args:
+        downstream, upstream: connected sockets, prepared with :func:`prepare`; owned by the relay from now on.
+        make_core: makes the core, given the wire.
+        on_end: called once, when both sockets are gone, with the reason.
+
+    Attributes:
+        downstream_in, upstream_in, downstream_out, upstream_out: bytes so far.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_downstream",
+        "_downstream_socket",
+        "_on_end",
+        "_open",
+        "_upstream",
+        "_upstream_socket",
+        "core",
+        "downstream_in",
+        "downstream_out",
+        "reason",
+        "upstream_in",
+        "upstream_out",
+    )
+
+    def __init__(
+        self,
+        downstream: socket.socket,
+        upstream: socket.socket,
+        make_core: Callable[[Relay], Core],
+        on_end: Callable[[Relay], None],
+    ) -> None:
+        self._downstream_socket, self._upstream_socket = downstream, upstream
+        self._downstream, self._upstream = _Downstream(self), _Upstream(self)
+        self._on_end = on_end
+        self._open, self._closed = 2, False
+        self.downstream_in = self.upstream_in = self.downstream_out = self.upstream_out = 0
+        self.reason = "closed"
+        self.core = make_core(self)
+
+    async def start(self) -> None:
+        """Put both sockets on the loop: the server's first, so that there is somewhere to send."""
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: self._upstream, sock=self._upstream_socket)
+        await loop.connect_accepted_socket(lambda: self._downstream, self._downstream_socket)
+
+    def send_downstream(self, data: bytes) -> None:
+        """Write towards the client."""
+        if self._closed:
+            return
+        self.downstream_out += len(data)
+        self._downstream.transport.write(data)
+
+    def send_upstream(self, data: bytes) -> None:
+        """Write towards the server."""
+        if self._closed:
+            return
+        self.upstream_out += len(data)
+        self._upstream.transport.write(data)
+
+    def end_downstream(self) -> None:
+        """Tell the client that nothing more will come, after what was written."""
+        if not self._closed and not self._downstream.transport.is_closing():
+            self._downstream.transport.write_eof()
+
+    def end_upstream(self) -> None:
+        """Tell the server that nothing more will come, after what was written."""
+        if not self._closed and not self._upstream.transport.is_closing():
+            self._upstream.transport.write_eof()
+
+    def pause_downstream(self) -> None:
+        """Read no more from the client for now."""
+        if not self._downstream.transport.is_closing():
+            self._downstream.transport.pause_reading()
+
+    def resume_downstream(self) -> None:
+        """Read from the client again."""
+        if not self._downstream.transport.is_closing():
+            self._downstream.transport.resume_reading()
+
+    def pause_upstream(self) -> None:
+        """Read no more from the server for now."""
+        if not self._upstream.transport.is_closing():
+            self._upstream.transport.pause_reading()
+
+    def resume_upstream(self) -> None:
+        """Read from the server again."""
+        if not self._upstream.transport.is_closing():
+            self._upstream.transport.resume_reading()
+
+    def close(self) -> None:
+        """End both sides in good order, after what was written to them."""
+        if self._closed:
+            return
+        self._closed = True
+        for side, sock in (
+            (self._downstream, self._downstream_socket),
+            (self._upstream, self._upstream_socket),
+        ):
+            if not side.transport.is_closing():
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FLUSH_ON_CLOSE)
+                side.transport.close()
+
+    def abort(self, reason: str) -> None:
+        """Reset both sides."""
+        self.reason = reason
+        self._closed = True
+        for side in (self._downstream, self._upstream):
+            side.transport.abort()
+
+    def lost(self, side: _Side, error: Exception | None) -> None:
+        """One socket is gone: where that was no orderly end, so is the other."""
+        self._open -= 1
+        if not self._closed:
+            who = "downstream" if side is self._downstream else "upstream"
+            self.abort(f"{who}_reset")
+        if self._open == 0:
+            self._on_end(self)
