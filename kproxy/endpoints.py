@@ -36,10 +36,7 @@ _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _LABEL_KEY = re.compile(r"[!-9;-~]{1,317}")
 _LABEL_VALUE = re.compile(r"[ -~]{0,253}")
 # RFC 6335 section 5.1, in the lower case that Kubernetes asks for.
-_PORTRESERVED_LABELS = ("reserved:remote-node", "reserved:kube-apiserver")
-"""Labels of peers that are no workloads but hosts, as Cilium has them: they stand in no namespace."""
-
-_NAME = re.compile(r"(?=.{1,15}\Z)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
+_PORT_NAME = re.compile(r"(?=.{1,15}\Z)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
 
 _NAME_MEND = "use letters, digits, '-', '_' and '.', 253 at most"
 
@@ -75,8 +72,9 @@ class EndpointsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One workload, checked.
 
-    `namespace` is empty for a node.  `netns` is the path of its network namespace, and None where it is a peer that is not enforced here.
-    Where the file named a process, it is that process's entry in /proc: it goes when the process does.
+    `namespace` is empty for a node.  `netns` is the path of its network namespace, and None where it is a
+    peer that is not enforced here; where the file named a process, it is that process's entry in /proc, which
+    goes when the process does.
     """
 
     name: str
