@@ -29,6 +29,9 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 NAMESPACE_LABEL = "io.kubernetes.pod.namespace"
 """The label under which Cilium's selectors see a workload's namespace."""
 
+RESERVED_LABELS = ("reserved:remote-node", "reserved:kube-apiserver")
+"""Labels of peers that are no workloads but hosts, as Cilium has them: they stand in no namespace."""
+
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _LABEL_KEY = re.compile(r"[!-9;-~]{1,317}")
 _LABEL_VALUE = re.compile(r"[ -~]{0,253}")
@@ -42,7 +45,10 @@ class EndpointEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """One entry of the file, as written."""
 
     name: Annotated[str, Meta(description="The workload's name, unique in its namespace.")]
-    namespace: Annotated[str, Meta(description="The workload's Kubernetes namespace.")] = "default"
+    namespace: Annotated[
+        str | None,
+        Meta(description='The workload\'s Kubernetes namespace; "default" where absent, none for a node.'),
+    ] = None
     labels: Annotated[dict[str, str], Meta(description="Labels that selectors see.")] = {}
     addresses: Annotated[tuple[str, ...], Meta(min_length=1, description="IP addresses, without prefix.")]
     ports: Annotated[dict[str, Annotated[int, Meta(ge=1, le=65535)]], Meta(description="Named ports.")] = {}
@@ -66,8 +72,9 @@ class EndpointsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One workload, checked.
 
-    `netns` is the path of its network namespace, and None where it is a peer that is not enforced here.
-    Where the file named a process, it is that process's entry in /proc: it goes when the process does.
+    `namespace` is empty for a node.  `netns` is the path of its network namespace, and None where it is a
+    peer that is not enforced here; where the file named a process, it is that process's entry in /proc, which
+    goes when the process does.
     """
 
     name: str
@@ -85,8 +92,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """The name that logs, metrics and identities use: `namespace/name`."""
-        return f"{self.namespace}/{self.name}"
+        """The name that logs, metrics and identities use: `namespace/name`, of a node its name alone."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
 
 def load(path: str | Path) -> tuple[Endpoint, ...]:
@@ -105,7 +112,7 @@ def parse(text: str, file: str) -> tuple[Endpoint, ...]:
 def _endpoint(entry: EndpointEntry) -> Endpoint:
     return Endpoint(
         name=entry.name,
-        namespace=entry.namespace,
+        namespace=_namespace(entry),
         labels=entry.labels,
         addresses=tuple(ipaddress.ip_address(address) for address in entry.addresses),
         ports=entry.ports,
@@ -128,7 +135,7 @@ def _checks(file: EndpointsFile) -> Iterator[Mistake]:
 def _names(entry: EndpointEntry, pointer: str) -> Iterator[Mistake]:
     if not _NAME.fullmatch(entry.name):
         yield Mistake(f"{pointer}/name", "not a workload's name", _NAME_MEND)
-    if not _NAME.fullmatch(entry.namespace):
+    if entry.namespace is not None and not _NAME.fullmatch(entry.namespace):
         yield Mistake(f"{pointer}/namespace", "not a namespace", _NAME_MEND)
     for name in entry.ports:
         if not _PORT_NAME.fullmatch(name):
@@ -139,14 +146,33 @@ def _names(entry: EndpointEntry, pointer: str) -> Iterator[Mistake]:
 def _labels(entry: EndpointEntry, pointer: str) -> Iterator[Mistake]:
     for key, value in entry.labels.items():
         place = f"{pointer}/labels/{token(key)}"
-        if not _LABEL_KEY.fullmatch(key):
+        if key.startswith("reserved:"):
+            yield from _reserved(entry, key, place)
+        elif not _LABEL_KEY.fullmatch(key):
             mend = "use printable ASCII without space and ':'; sources such as k8s: are not written here"
             yield Mistake(place, "not a label key", mend)
         elif not _LABEL_VALUE.fullmatch(value):
             yield Mistake(place, "not a label value", "use printable ASCII, 253 characters at most")
-        elif key == NAMESPACE_LABEL and value != entry.namespace:
+        elif key == NAMESPACE_LABEL and value != _namespace(entry):
             mend = f'remove it, or make "namespace" say {value!r}'
             yield Mistake(place, "another namespace than the endpoint's own", mend)
+
+
+def _reserved(entry: EndpointEntry, key: str, place: str) -> Iterator[Mistake]:
+    """Yield what is wrong with a label that makes a peer a host."""
+    if key not in RESERVED_LABELS:
+        yield Mistake(place, f'"{key}" is not for endpoints', f"known: {', '.join(RESERVED_LABELS)}")
+    elif entry.namespace is not None:
+        yield Mistake(place, "a host stands in no namespace", 'remove "namespace"')
+    elif entry.netns is not None or entry.pid is not None:
+        yield Mistake(place, "a host is not enforced here", "remove netns and pid")
+
+
+def _namespace(entry: EndpointEntry) -> str:
+    """Give the namespace that an entry means."""
+    if any(key.startswith("reserved:") for key in entry.labels):
+        return ""
+    return "default" if entry.namespace is None else entry.namespace
 
 
 def _place(entry: EndpointEntry, pointer: str) -> Iterator[Mistake]:
@@ -204,7 +230,7 @@ def _claims(entries: list[EndpointEntry]) -> Iterator[tuple[str, str, str]]:
     """Yield (pointer, kind, value) of everything that may stand only once in the file."""
     for index, entry in enumerate(entries):
         pointer = f"/endpoints/{index}"
-        yield f"{pointer}/name", "name", f"{entry.namespace}/{entry.name}"
+        yield f"{pointer}/name", "name", f"{_namespace(entry)}/{entry.name}"
         if entry.netns is not None:
             yield f"{pointer}/netns", "netns", entry.netns
         for place, address in enumerate(entry.addresses):

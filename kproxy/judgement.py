@@ -32,6 +32,10 @@ class Judgement(Protocol):
         """Why, as a sentence."""
 
     @property
+    def path_judged(self) -> bool:
+        """True where a path rule is in force, so that a path that servers may read differently is refused."""
+
+    @property
     def edits(self) -> Sequence[Any]:
         """Header edits that the rule asks for."""
 
@@ -50,7 +54,7 @@ class PairJudgement:
     one that the log line tells of.
     """
 
-    __slots__ = ("allowed", "asked", "edits", "reason", "rule", "teller", "verdict")
+    __slots__ = ("allowed", "asked", "edits", "path_judged", "reason", "rule", "teller", "verdict")
 
     def __init__(self, egress: Judgement, ingress: Judgement | None) -> None:
         told_by_ingress = ingress is not None and _WEIGHT[ingress.verdict] > _WEIGHT[egress.verdict]
@@ -61,7 +65,8 @@ class PairJudgement:
         self.allowed = egress.allowed and ingress is not None and ingress.allowed
         self.rule = teller.rule
         self.reason = teller.reason
-        self.edits = (*egress.edits, *(ingress.edits if ingress is not None else ()))
+        self.path_judged = any(one.path_judged for one in self.asked)
+        self.edits = tuple(edit for one in self.asked for edit in one.edits)
 
 
 _WEIGHT = {"allow": 0, "audit": 1, "deny": 2}

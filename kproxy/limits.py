@@ -17,32 +17,49 @@ class HttpLimits(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
     """Bounds on one HTTP/1.1 connection."""
 
     request_line_bytes: Annotated[
-        int, Meta(ge=256, le=1 << 20, description="Longest request line. nginx takes 8 KiB, Envoy 60 KiB.")
-    ] = 16 * 1024
-    header_bytes: Annotated[
+        int, Meta(ge=256, le=1 << 16, description="Longest request line; nginx and Apache take 8 KiB.")
+    ] = 8 * 1024
+    head_bytes: Annotated[
         int,
         Meta(
             ge=1024,
             le=1 << 20,
-            description="Longest message head, request line included. It is held until it is judged: "
-            "10,000 connections that each send a byte less hold 640 MB.",
+            description="Longest message head. It is held until it is whole: 10,000 connections that each "
+            "keep back the last byte hold 320 MiB.",
         ),
-    ] = 64 * 1024
-    header_count: Annotated[
-        int, Meta(ge=8, le=10_000, description="Most header fields in one head. Apache and Envoy take 100.")
+    ] = 32 * 1024
+    head_fields: Annotated[
+        int, Meta(ge=8, le=10_000, description="Most fields in one head; Apache and Envoy take 100.")
     ] = 100
-    header_seconds: Annotated[
+    chunk_line_bytes: Annotated[
+        int, Meta(ge=16, le=1 << 16, description="Longest chunk-size line, extensions included.")
+    ] = 256
+    chunk_overhead_bytes: Annotated[
+        int,
+        Meta(
+            ge=256,
+            le=1 << 24,
+            description="What the chunk-size lines of one body may have beyond 16 bytes a chunk: without a "
+            "bound a sender makes the proxy read 256 bytes of extensions for each byte of content.",
+        ),
+    ] = 16 * 1024
+    trailer_bytes: Annotated[
+        int, Meta(ge=0, le=1 << 20, description="Longest trailer section; it is held until it is whole.")
+    ] = 8 * 1024
+    trailer_fields: Annotated[
+        int, Meta(ge=0, le=10_000, description="Most fields in one trailer section.")
+    ] = 32
+    head_seconds: Annotated[
         float,
         Meta(
             gt=0,
             le=86400,
-            description="Time from the first byte of a head to its end; a client that sends a byte a minute "
-            "(slowloris) holds a connection no longer.",
+            description="Longest wait from the first byte of a head to its end: a client that sends a byte "
+            "a minute (slowloris) holds a connection no longer.",
         ),
     ] = 10.0
     idle_seconds: Annotated[
-        float,
-        Meta(gt=0, le=86400, description="Time that a connection may stay open with no byte either way."),
+        float, Meta(gt=0, le=86400, description="Longest time with no byte either way.")
     ] = 3600.0
     drain_bytes: Annotated[
         int,
@@ -53,9 +70,6 @@ class HttpLimits(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
             "can be kept; past it the connection closes.",
         ),
     ] = 64 * 1024
-    drain_body_seconds: Annotated[
-        float, Meta(gt=0, le=86400, description="Longest wait for such a body before the connection closes.")
-    ] = 5.0
 
 
 class Limits(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):

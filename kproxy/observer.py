@@ -68,8 +68,6 @@ class Observer:
     def flow(self, sides: Sequence[Side], protocol: str = "http") -> FlowObserver:
         """Count a new connection, judged by one policy or by the client's egress and the server's ingress."""
         self._flows += 1
-        for side in sides:
-            self.metrics.connection_row(side.endpoint, side.direction).opened += 1
         return FlowObserver(self, tuple(sides), protocol, self._flows)
 
     def denied_l4(self, side: Side, protocol: str, rule: str, reason: str) -> None:
@@ -95,6 +93,7 @@ class FlowObserver:
         "_observer",
         "_places",
         "_protocol",
+        "_rows",
         "_sides",
         "_told",
     )
@@ -110,6 +109,10 @@ class FlowObserver:
         self._cells: tuple[Cell, ...] = ()
         self._host = b""
         self._host_text = b'""'
+        row = observer.metrics.connection_row
+        self._rows = [row(side.endpoint, side.direction) for side in sides]
+        for connections in self._rows:
+            connections.opened += 1
 
     def request(
         self,
@@ -167,8 +170,7 @@ class FlowObserver:
 
     def closed(self, reason: str) -> None:
         """Count the connection's end; `reason` is one of the service's own short words."""
-        for side in self._sides:
-            row = self._observer.metrics.connection_row(side.endpoint, side.direction)
+        for row in self._rows:
             row.closed[reason].value += 1
 
     def _facts(self, head: Head) -> tuple[bytes, bytes, bytes, bytes]:
