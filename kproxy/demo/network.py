@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 
 from kproxy.demo.inside import inside, processes_in
-from kproxy.demo.process import Process, entering, listens, running
+from kproxy.demo.process import COMMAND_TIMEOUT_S, Process, listens, run, running
 
 # Private prefixes that next to nobody uses: a /24 and a /64 of them for each network, by its number.
 V4_POOL = IPv4Network("10.221.0.0/16")
@@ -79,16 +79,11 @@ class Pod:
         """Both addresses, IPv4 first."""
         return self.v4, self.v6
 
-    def run(self, argv: Sequence[str], *, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, argv: Sequence[str], *, timeout: float = COMMAND_TIMEOUT_S
+    ) -> subprocess.CompletedProcess[str]:
         """Run a short command in the pod to its end; stdout and stderr are in the result, and it may fail."""
-        return subprocess.run(
-            [*entering(self.netns), *argv],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        return run(argv, netns=self.netns, timeout=timeout)
 
     def start(
         self, argv: Sequence[str], *, listening: int | None = None, env: Mapping[str, str] | None = None

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import IO
 
 from kproxy.demo.inside import listening_ports
+from kproxy.demo.interrupt import checkpoint
 
 READY_TIMEOUT_S = 30.0  # bcc compiles in under a second; a loaded machine takes several times that
 STOP_TIMEOUT_S = 15.0  # longer than kproxy's drain, after which the program is killed
+COMMAND_TIMEOUT_S = 60.0  # of a short command: a curl, a look at a table
 _POLL_S = 0.01
 _TAIL_LINES = 15  # of a program's output, in an error
 
@@ -70,10 +72,13 @@ class Process:
 
     def wait(self, timeout: float) -> int:
         """Wait for its own end; its exit code. Raises ProcessError if it takes longer."""
-        try:
-            return self._popen.wait(timeout)
-        except subprocess.TimeoutExpired as error:
-            raise ProcessError(self._story(f"did not end within {timeout:.0f} s")) from error
+        deadline = time.monotonic() + timeout
+        while self.running:
+            if time.monotonic() > deadline:
+                raise ProcessError(self._story(f"did not end within {timeout:.0f} s"))
+            checkpoint()
+            time.sleep(_POLL_S)
+        return self._popen.wait()
 
     def await_ready(self, ready: Callable[[Process], bool]) -> None:
         """Return once `ready` holds. Raises ProcessError if it ends before, or takes too long."""
@@ -83,6 +88,7 @@ class Process:
                 raise ProcessError(self._story(f"ended with {self._popen.returncode} before it was ready"))
             if time.monotonic() > deadline:
                 raise ProcessError(self._story(f"was not ready within {READY_TIMEOUT_S:.0f} s"))
+            checkpoint()
             time.sleep(_POLL_S)
 
     def close(self) -> None:
@@ -124,6 +130,24 @@ def running(
         yield process
     finally:
         process.close()
+
+
+def run(
+    argv: Sequence[str], *, netns: Path | None = None, timeout: float = COMMAND_TIMEOUT_S
+) -> subprocess.CompletedProcess[str]:
+    """Run a short command to its end, in the namespace at `netns` (our own without); it may fail.
+
+    stdout and stderr are in the result. Ctrl-C in a terminal does not reach it.
+    """
+    return subprocess.run(
+        [*entering(netns), *argv],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        process_group=0,
+    )
 
 
 def entering(netns: Path | None) -> tuple[str, ...]:
