@@ -27,7 +27,9 @@ UNABLE = 2  # it could not be played at all
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("--json", action="store_true", help="print the whole result as one JSON object")
-    parser.add_argument("--name", default=NAME, help="of the network: two demos at once need two (%(default)s)")
+    parser.add_argument(
+        "--name", default=NAME, help="of the network: two demos at once need two (%(default)s)"
+    )
 
 
 def main(args: argparse.Namespace) -> int:

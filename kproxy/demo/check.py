@@ -21,9 +21,7 @@ def check_scene(scene: Scene, played: SceneResult, net: Network) -> list[str]:
     return failures + [f"{scene.name}: {what}" for what in _run_failures(played)]
 
 
-def _row_failures(
-    scene: Scene, talk: Conversation, asked: Asked, row: Row, net: Network
-) -> Iterator[str]:
+def _row_failures(scene: Scene, talk: Conversation, asked: Asked, row: Row, net: Network) -> Iterator[str]:
     want = story.expected(scene, talk.client, asked)
     if row.before.status != asked.before:
         yield f"answered {row.before.status} before kproxy, not {asked.before}"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pyroute2.netns import setns
+from sockmap.syscall import set_network_namespace
 
 # The state column of /proc/net/tcp in hexadecimal: TCP_LISTEN of include/net/tcp_states.h.
 _TCP_LISTEN = "0A"
@@ -24,11 +24,11 @@ def inside(netns: Path) -> Iterator[None]:
     Raises OSError where the path is no network namespace or the caller is not root.
     """
     with Path("/proc/thread-self/ns/net").open("rb") as home, netns.open("rb") as there:
-        setns(there.fileno())
+        set_network_namespace(there.fileno())
         try:
             yield
         finally:
-            setns(home.fileno())
+            set_network_namespace(home.fileno())
 
 
 def listening_ports(netns: Path) -> frozenset[int]:

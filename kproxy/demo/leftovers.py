@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kproxy.demo.process import run
+from sockmap.cgroup import root
 
 KINDS = ("prog", "map", "link")
 # Freed programs and maps go after an RCU grace period, on a workqueue: at once in human terms.
@@ -51,8 +52,7 @@ def left_of(held: Holdings) -> list[str]:
 
 def cgroups() -> frozenset[Path]:
     """Every control group of the cgroup v2 hierarchy, wherever it is mounted."""
-    mount = _cgroup2_mount()
-    return frozenset(path for path in mount.rglob("*") if path.is_dir())
+    return frozenset(path for path in root().rglob("*") if path.is_dir())
 
 
 def _held(pid: int) -> Iterator[tuple[str, int]]:
@@ -68,12 +68,3 @@ def _left_now(held: Holdings) -> list[str]:
     there = {(kind, item["id"]) for kind in KINDS for item in json.loads(run(["bpftool", "-j", kind]).stdout)}
     objects = [f"BPF {kind} {number}" for kind, number in sorted(held.bpf & there)]
     return objects + [f"cgroup {path}" for path in sorted(held.cgroups) if path.exists()]
-
-
-def _cgroup2_mount() -> Path:
-    """Where cgroup v2 is mounted (proc_pid_mountinfo(5): the type follows the lone dash)."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        mounted, _, typed = line.partition(" - ")
-        if typed.startswith("cgroup2 "):
-            return Path(mounted.split()[4])
-    raise FileNotFoundError("cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified")

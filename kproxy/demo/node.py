@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -29,6 +29,19 @@ class NodeFiles:
     config: Path
     access_log: Path
     admin_port: int
+
+
+class Sample(NamedTuple):
+    """One line of /metrics."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+    def __str__(self) -> str:
+        """Its name and labels as Prometheus writes them."""
+        labels = ",".join(f'{key}="{value}"' for key, value in sorted(self.labels.items()))
+        return f"{self.name}{{{labels}}}" if labels else self.name
 
 
 def endpoint(pod: Pod, *, enforced: bool = True) -> dict[str, Any]:
@@ -73,17 +86,21 @@ def kproxy_run(files: NodeFiles, *, env: Mapping[str, str] | None = None) -> Ite
     Raises ProcessError with its own words if it does not come to that.
     """
     argv = [str(Path(sys.executable).with_name("kproxy")), "run", "--config", str(files.config)]
-    with running([*argv, "--detach-on-exit"], ready=lambda _: _is_ready(files.admin_port), env=env) as process:
+    with running(
+        [*argv, "--detach-on-exit"], ready=lambda _: _is_ready(files.admin_port), env=env
+    ) as process:
         yield process
 
 
-def metrics(admin_port: int) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
-    """What /metrics says: by sample name, then by its labels as sorted pairs."""
-    samples: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
-    for family in text_string_to_metric_families(_get(admin_port, "/metrics")[1]):
-        for sample in family.samples:
-            samples.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
-    return samples
+def metrics(admin_port: int) -> list[Sample]:
+    """Every sample of /metrics."""
+    families = text_string_to_metric_families(_get(admin_port, "/metrics")[1])
+    return [Sample(s.name, dict(s.labels), s.value) for family in families for s in family.samples]
+
+
+def total(samples: Iterable[Sample], name: str, **labels: str) -> int:
+    """The sum of all samples of this name that carry these labels, whatever else they carry."""
+    return sum(int(s.value) for s in samples if s.name == name and labels.items() <= s.labels.items())
 
 
 def _is_ready(admin_port: int) -> bool:

@@ -21,6 +21,7 @@ from kproxy.demo.interrupt import checkpoint
 from kproxy.demo.network import Network, network_leftovers
 from kproxy.demo.result import Judged, Result, Row, SceneResult, Seen
 
+_BYTES = "kproxy_bytes_total"
 Tell = Callable[[str], None]
 
 
@@ -61,11 +62,11 @@ def _play_scene(scene: story.Scene, net: Network, before: Sequence[Seen], result
         title=scene.title,
         policy=scene.rules.read_text(),
         rows=_rows(scene, before, after, log),
-        bytes_spliced=node.bytes_by_path(samples, "spliced"),
-        bytes_tcp=node.bytes_by_path(samples, "tcp"),
+        bytes_spliced=node.total(samples, _BYTES, path="spliced"),
+        bytes_tcp=node.total(samples, _BYTES, path="tcp"),
         held=str(held),
         access_log=log,
-        metrics=node.as_written(samples),
+        metrics={str(sample): sample.value for sample in samples},
     )
     result.scenes.append(played)
     result.failures += check_scene(scene, played, net)
@@ -90,7 +91,12 @@ def _call_all(net: Network) -> list[Seen]:
 def _seen(reply: Reply) -> Seen:
     told = _told(reply.body)
     return Seen(
-        reply.status, reply.local, reply.remote, told.get("accept", ""), told.get("getpeername", ""), reply.connects
+        reply.status,
+        reply.local,
+        reply.remote,
+        told.get("accept", ""),
+        told.get("getpeername", ""),
+        reply.connects,
     )
 
 

@@ -63,7 +63,11 @@ def _scene(scene: SceneResult, style: Style) -> list[str]:
         *("  " + json.dumps(line, ensure_ascii=False) for line in scene.access_log),
         "",
         style("metrics", BOLD),
-        *(f"  {name} {value:g}" for name, value in scene.metrics.items() if value and _KEY_METRICS.match(name)),
+        *(
+            f"  {name} {value:g}"
+            for name, value in scene.metrics.items()
+            if value and _KEY_METRICS.match(name)
+        ),
     ]
 
 
@@ -109,7 +113,10 @@ def _end(result: Result, style: Style) -> list[str]:
 def _table(rows: Sequence[Sequence[str]], style: Style) -> list[str]:
     """Columns as wide as their widest cell, two spaces between; the first row is the heading."""
     widths = [max(_width(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell + " " * (w - _width(cell)) for cell, w in zip(row, widths, strict=True)) for row in rows]
+    lines = [
+        "  ".join(cell + " " * (w - _width(cell)) for cell, w in zip(row, widths, strict=True))
+        for row in rows
+    ]
     rule = "  ".join("─" * width for width in widths)
     return [style(lines[0].rstrip(), BOLD), style(rule, DIM), *(line.rstrip() for line in lines[1:])]
 

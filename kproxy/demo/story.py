@@ -67,7 +67,9 @@ class Expected(NamedTuple):
 
 SCENES = (
     Scene("ingress", "ingress policy at the Jobs API", "hr/jobs-api#ingress[0].toPorts[0].http[0]", True),
-    Scene("egress", "egress policy at the tweet service", "hr/turtletweets#egress[0].toPorts[0].http[0]", False),
+    Scene(
+        "egress", "egress policy at the tweet service", "hr/turtletweets#egress[0].toPorts[0].http[0]", False
+    ),
 )
 
 _HEALTH = Asked(Call("GET", "/healthz"), 200, False)
