@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import socket
@@ -10,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from kproxy.connector import Acceptor, adopt, connect_upstream, parties_of, reset
+from kproxy.connector import Acceptor, adopt, connect_upstream, name_at_peer, parties_of, reset
 from kproxy.directory import Directory
 from kproxy.enforcement import EnforcedEndpoint
 from kproxy.flow import Flow
@@ -19,11 +20,14 @@ from kproxy.limits import Limits
 from kproxy.observer import Observer
 from kproxy.parties import EndpointName, Parties, Ruling, rule
 from kproxy.relay import Relay, prepare
+from kproxy.stale import OwnSockets
 from policy import Action, NodePolicy
 from sockmap.hooks import Hooks
 from sockmap.layout import NO_SLOT, Direction
 
 _log = logging.getLogger(__name__)
+
+_SO_COOKIE = 57  # include/uapi/asm-generic/socket.h
 
 
 class Carrier:
@@ -46,6 +50,8 @@ class Carrier:
         self._policy, self._limits, self._options = policy, limits, options
         self._flows: set[Flow] = set()
         self._opening: set[asyncio.Task[None]] = set()
+        self._own: set[socket.socket] = set()
+        self._ended_bytes = [0, 0]
         self._of_endpoint: Counter[EndpointName] = Counter()
         self._acceptors: dict[int, list[Acceptor]] = {}
         self._drained = asyncio.Event()
@@ -54,6 +60,23 @@ class Carrier:
     def __len__(self) -> int:
         """How many flows there are, those being opened included."""
         return len(self._flows) + len(self._opening)
+
+    def own_sockets(self) -> OwnSockets:
+        """Return what belongs to flows that are carried here."""
+        cookies, served = set(), set()
+        for own in self._own:
+            cookies.add(own.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8))
+            with contextlib.suppress(OSError):  # not connected yet, or no longer
+                served.add(name_at_peer(own))
+        return OwnSockets(frozenset(cookies), frozenset(served))
+
+    def carried(self) -> tuple[int, int]:
+        """Return the bytes that crossed kproxy's sockets, both legs: towards servers, and towards clients."""
+        relays = [flow.relay for flow in self._flows]
+        return (
+            self._ended_bytes[0] + sum(relay.downstream_in + relay.upstream_out for relay in relays),
+            self._ended_bytes[1] + sum(relay.upstream_in + relay.downstream_out for relay in relays),
+        )
 
     def flows_of(self, endpoint: EndpointName) -> int:
         """How many flows an endpoint has."""
@@ -124,9 +147,7 @@ class Carrier:
         try:
             prepare(accepted)
             origin = self._hooks.sockets.origin(accepted.fileno())
-            parties = (
-                parties_of(self._directory, endpoint, direction, accepted, origin) if origin else None
-            )
+            parties = parties_of(self._directory, endpoint, direction, accepted, origin) if origin else None
         except OSError:
             parties = None  # reset by its client before it was looked at
         if parties is None:
@@ -139,6 +160,7 @@ class Carrier:
             reset(accepted)
             return
         self._of_endpoint[endpoint.name] += 1
+        self._own.add(accepted)
         task = asyncio.get_running_loop().create_task(self._open(endpoint, parties, accepted))
         self._opening.add(task)
         task.add_done_callback(self._opened)
@@ -173,6 +195,7 @@ class Carrier:
             started = True
         finally:
             if not started:
+                self._own.discard(accepted)
                 reset(accepted)
                 self._of_endpoint[parties.endpoint] -= 1
 
@@ -187,6 +210,7 @@ class Carrier:
                 self._directory,
                 self._hooks.sockets,
                 self._limits.connect_seconds,
+                self._own,
             )
         except TimeoutError:
             self._observer.metrics.limit("connectSeconds")
@@ -220,12 +244,16 @@ class Carrier:
         flow.observer.closed("denied")
 
     def _ended(self, flow: Flow) -> None:
+        relay = flow.relay
+        self._own -= {relay.downstream_socket, relay.upstream_socket}
+        self._ended_bytes[0] += relay.downstream_in + relay.upstream_out
+        self._ended_bytes[1] += relay.upstream_in + relay.downstream_out
         for slot in flow.slots:
             if slot != NO_SLOT:
                 self._hooks.splicer.release(slot)
         self._flows.discard(flow)
         self._of_endpoint[flow.parties.endpoint] -= 1
-        flow.observer.closed(flow.relay.reason)
+        flow.observer.closed(relay.reason)
         self._note_drained()
 
     def _note_drained(self) -> None:

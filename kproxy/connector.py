@@ -14,7 +14,8 @@ from typing import NamedTuple, Protocol
 from kproxy.enforcement import EnforcedEndpoint, upstream_socket
 from kproxy.parties import Parties, Ruling
 from kproxy.relay import prepare
-from sockmap.layout import NO_SLOT, Direction, IPAddress, UpstreamFlag
+from sockmap.diag import Name
+from sockmap.layout import NO_SLOT, Direction, IPAddress, UpstreamFlag, mapped
 from sockmap.sockets import Origin, SocketMarks
 from sockmap.splicer import Splicer
 
@@ -99,16 +100,20 @@ async def connect_upstream(
     directory: Directory,
     marks: SocketMarks,
     timeout: float,
+    own: set[socket.socket],
 ) -> socket.socket:
     """Open the upstream socket: in the endpoint's namespace, to exactly whom the client called.
 
     Egress: from the client's own address. Ingress: from inside, and the server is shown the real client.
+
+    ``own`` holds the socket from its first moment, so that nobody takes it for a stranger's.
 
     Raises:
         OSError: refused, unreachable, timed out.
     """
     egress = parties.direction == Direction.EGRESS
     upstream = upstream_socket(endpoint.namespace, parties.server, parties.client if egress else None)
+    own.add(upstream)
     try:
         prepare(upstream)
         flags = UpstreamFlag(0)
@@ -122,6 +127,7 @@ async def connect_upstream(
         async with asyncio.timeout(timeout):
             await asyncio.get_running_loop().sock_connect(upstream, address)
     except BaseException:
+        own.discard(upstream)
         upstream.close()
         raise
     return upstream
@@ -183,3 +189,10 @@ def reset(accepted: socket.socket) -> None:
     with contextlib.suppress(OSError):
         prepare(accepted)
     accepted.close()
+
+
+def name_at_peer(own: socket.socket) -> Name:
+    """Return how the socket at the other end of a connection is called. Raises OSError: not connected."""
+    local, local_port = _name(own.getsockname())
+    remote, remote_port = _name(own.getpeername())
+    return Name(mapped(remote), remote_port, mapped(local), local_port)

@@ -82,6 +82,10 @@ class Directory:
         """Return the open endpoint of that name."""
         return self._open.get(name)
 
+    def by_endpoint(self, endpoint: Endpoint) -> EnforcedEndpoint | None:
+        """Return what is open for an entry of the endpoints file."""
+        return self._open.get(EndpointName(endpoint.namespace, endpoint.name))
+
     def by_number(self, number: int) -> EnforcedEndpoint | None:
         """Return the open endpoint that has a number in the BPF maps."""
         return next((enforced for enforced in self if enforced.number == number), None)

@@ -34,7 +34,7 @@ class EnforcedEndpoint:
         assert endpoint.netns is not None
         self.number, self.endpoint = number, endpoint
         self.name = EndpointName(endpoint.namespace, endpoint.name)
-        self._hooks, self._splice = hooks, splice and endpoint.splice
+        self._hooks, self.splice = hooks, splice and endpoint.splice
         with contextlib.ExitStack() as undo:
             self.namespace = NetworkNamespace(endpoint.netns)
             undo.callback(self.namespace.close)
@@ -79,7 +79,7 @@ class EnforcedEndpoint:
                 sockets.steer_to(listener, self.number)
         port6 = listeners.egress6.getsockname()[1] if listeners.egress6 else 0
         sockets.set_endpoint(
-            self.number, *self._sources(), (listeners.egress4.getsockname()[1], port6), self._splice
+            self.number, *self._sources(), (listeners.egress4.getsockname()[1], port6), self.splice
         )
         for address in self.endpoint.addresses:
             sockets.own_address(address, self.number)

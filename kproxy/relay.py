@@ -151,11 +151,11 @@ class Relay:
     __slots__ = (
         "_closed",
         "_downstream",
-        "_downstream_socket",
+        "downstream_socket",
         "_on_end",
         "_open",
         "_upstream",
-        "_upstream_socket",
+        "upstream_socket",
         "core",
         "downstream_in",
         "downstream_out",
@@ -171,7 +171,7 @@ class Relay:
         make_core: Callable[[Relay], Core],
         on_end: Callable[[Relay], None],
     ) -> None:
-        self._downstream_socket, self._upstream_socket = downstream, upstream
+        self.downstream_socket, self.upstream_socket = downstream, upstream
         self._downstream, self._upstream = _Downstream(self), _Upstream(self)
         self._on_end = on_end
         self._open, self._closed = 2, False
@@ -182,8 +182,8 @@ class Relay:
     async def start(self) -> None:
         """Put both sockets on the loop: the server's first, so that there is somewhere to send."""
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: self._upstream, sock=self._upstream_socket)
-        await loop.connect_accepted_socket(lambda: self._downstream, self._downstream_socket)
+        await loop.create_connection(lambda: self._upstream, sock=self.upstream_socket)
+        await loop.connect_accepted_socket(lambda: self._downstream, self.downstream_socket)
 
     def send_downstream(self, data: bytes) -> None:
         """Write towards the client."""
@@ -235,8 +235,8 @@ class Relay:
             return
         self._closed = True
         for side, sock in (
-            (self._downstream, self._downstream_socket),
-            (self._upstream, self._upstream_socket),
+            (self._downstream, self.downstream_socket),
+            (self._upstream, self.upstream_socket),
         ):
             if not side.transport.is_closing():
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FLUSH_ON_CLOSE)

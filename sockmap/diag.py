@@ -17,7 +17,9 @@ _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY, _SOCK_DESTROY = 20, 21
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 1, 4, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_ESTABLISHED = 1 << 1
+# include/net/tcp_states.h
+_LISTEN = 1 << 10
+_CONNECTED = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8  # established, SYN sent, FIN wait 1 and 2, close wait
 _EXTENSION_INFO, _EXTENSION_SKMEMINFO = 2, 7
 _TCP = 6
 _HEADER = struct.Struct("=IHHII")
@@ -45,6 +47,18 @@ class Progress(NamedTuple):
     received_by_tcp: int
     tcp_unread: int
     unread: int
+
+
+class Connection(NamedTuple):
+    """One TCP socket of a dump.
+
+    ``cookie`` is what SO_COOKIE would say (8 bytes, host order); ``accepted`` is false while it waits in a
+    listener's queue.
+    """
+
+    name: Name
+    cookie: bytes
+    accepted: bool
 
 
 class SockDiag:
@@ -79,17 +93,13 @@ class SockDiag:
         queued = int.from_bytes(reply[_RQUEUE : _RQUEUE + 4], "little")
         return Progress(received, queued, int.from_bytes(memory[:4], "little"))
 
-    def established(self) -> list[tuple[Name, bytes]]:
-        """Return every established TCP connection here, with the kernel's cookie for it."""
-        found: list[tuple[Name, bytes]] = []
-        for family in (socket.AF_INET, socket.AF_INET6):
-            body = _REQUEST.pack(family, _TCP, 0, 0, _ESTABLISHED) + bytes(48)
-            header = _HEADER.pack(
-                _MESSAGE_HEADER + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0
-            )
-            self._netlink.send(header + body)
-            found += self._dump()
-        return found
+    def connections(self) -> list[Connection]:
+        """Return every TCP connection here that can still carry bytes."""
+        return self._dump(_CONNECTED)
+
+    def listening_ports(self) -> set[int]:
+        """Return the TCP ports that are listened on here."""
+        return {listener.name.local_port for listener in self._dump(_LISTEN)}
 
     def destroy(self, name: Name, cookie: bytes) -> bool:
         """Reset one connection (SOCK_DESTROY); false where it is gone already.
@@ -125,8 +135,19 @@ class SockDiag:
         reply = self._netlink.recv(_RECEIVE_BYTES)
         return None if int.from_bytes(reply[4:6], "little") == _NLMSG_ERROR else reply
 
-    def _dump(self) -> list[tuple[Name, bytes]]:
-        found: list[tuple[Name, bytes]] = []
+    def _dump(self, states: int) -> list[Connection]:
+        found: list[Connection] = []
+        for family in (socket.AF_INET, socket.AF_INET6):
+            body = _REQUEST.pack(family, _TCP, 0, 0, states) + bytes(48)
+            header = _HEADER.pack(
+                _MESSAGE_HEADER + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0
+            )
+            self._netlink.send(header + body)
+            found += self._receive_dump()
+        return found
+
+    def _receive_dump(self) -> list[Connection]:
+        found: list[Connection] = []
         while True:
             data = self._netlink.recv(_RECEIVE_BYTES)
             at = 0
@@ -138,14 +159,15 @@ class SockDiag:
                 at += (length + 3) & ~3
 
 
-def _identify(message: bytes) -> tuple[Name, bytes]:
-    """Read an inet_diag_msg: family at 0, ports at 4, addresses at 8 and 24, cookie at 44."""
+def _identify(message: bytes) -> Connection:
+    """Read an inet_diag_msg: family at 0, ports at 4, addresses at 8 and 24, cookie at 44, inode at 68."""
     local_port, remote_port = _PORTS.unpack_from(message, 4)
     local, remote = message[8:24], message[24:40]
     if message[0] == socket.AF_INET:
         prefix = bytes(10) + b"\xff\xff"
         local, remote = prefix + local[:4], prefix + remote[:4]
-    return Name(local, local_port, remote, remote_port), message[44:52]
+    name = Name(local, local_port, remote, remote_port)
+    return Connection(name, message[44:52], message[68:72] != bytes(4))
 
 
 def _attributes(reply: bytes) -> dict[int, bytes]:

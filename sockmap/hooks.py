@@ -19,6 +19,7 @@ from sockmap.counters import Counters
 from sockmap.credit import FIRST_GRANT, MESSAGE_COST
 from sockmap.diag import SockDiag
 from sockmap.errors import AttachError, NotPermittedError, SockmapError
+from sockmap.features import Feature, probe_splice
 from sockmap.layout import Event, Slot
 from sockmap.netns import NetworkNamespace
 from sockmap.program import Program, with_endpoint
@@ -53,6 +54,7 @@ class Hooks:
         sockets: marks kproxy's sockets and reads what was recorded about them.
         splicer: the credit of spliced directions.
         counters: what the programs counted.
+        features: what the kernel was probed for.
 
     Raises (on entering):
         NotPermittedError, CgroupError, CompileError, AttachError.
@@ -63,6 +65,7 @@ class Hooks:
     sockets: SocketMarks
     splicer: Splicer
     counters: Counters
+    features: tuple[Feature, ...]
 
     def __init__(self, diags: Callable[[int], SockDiag | None], slots: int = DEFAULT_SLOTS) -> None:
         self._diags, self._slot_count = diags, slots
@@ -73,6 +76,8 @@ class Hooks:
         with contextlib.ExitStack() as undo:
             self._load(undo)
             self._attach_splice()
+            self.features = probe_splice(self._memory, self._program.map_fd)
+            self._give_out_slots()
             self._attach_cgroup(undo)
             self._undo = undo.pop_all()
         return self
@@ -128,11 +133,17 @@ class Hooks:
         )
         self.sockets = SocketMarks(fd)
         self.counters = Counters(fd("counters"), fd("verdicts"))
-        memory = program.map_memory("slots", self._slot_count * ct.sizeof(Slot))
-        self.splicer = Splicer(memory, self._diags)
+        self._memory = program.map_memory("slots", self._slot_count * ct.sizeof(Slot))
+        self.splicer = Splicer(self._memory, self._diags)
         undo.callback(self.splicer.close)
+
+    def _give_out_slots(self) -> None:
+        """Without slots nothing is ever spliced, and all goes by TCP."""
+        if not all(feature.found for feature in self.features):
+            return
+        free = self._program.map_fd("free_slots")
         for index in range(self._slot_count):
-            queue_push(fd("free_slots"), ct.c_uint32(index))
+            queue_push(free, ct.c_uint32(index))
 
     def _attach_splice(self) -> None:
         sockhash = self._program.map_fd("spliced")
