@@ -11,7 +11,8 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from kproxy.decode import Mistake, decode, read_text
+from kproxy.decode import Mistake, decode
+from kproxy.files import read_text
 from kproxy.limits import Limits
 
 STDOUT = "-"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin
 
 import msgspec
@@ -18,9 +17,6 @@ import yaml
 from kproxy.errors import FileError, Problem
 
 T = TypeVar("T")
-
-MAX_FILE_BYTES = 64 * 1024 * 1024
-"""Longest file that is read: 100,000 endpoints of 300 bytes are 30 MB."""
 
 
 class Mistake(NamedTuple):
@@ -37,23 +33,6 @@ class DuplicateKeyError(ValueError):
     def __init__(self, key: str) -> None:
         super().__init__(f"the key {json.dumps(key)} stands twice in one object")
         self.key = key
-
-
-def read_text(path: str | Path) -> str:
-    """Read a file of UTF-8 text; raises FileError where that cannot be."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        told = f"cannot be read: {error.strerror or error}"
-        raise FileError([Problem(str(path), 0, "", told, "check the path and its permissions")]) from error
-    if len(data) > MAX_FILE_BYTES:
-        raise FileError([Problem(str(path), 0, "", f"longer than {MAX_FILE_BYTES} bytes", "split it")])
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise FileError([Problem(str(path), line, "", "not UTF-8", "save the file as UTF-8")]) from error
 
 
 def decode(text: str, file: str, kind: type[T], checks: Callable[[T], Iterator[Mistake]]) -> T:

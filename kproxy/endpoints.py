@@ -22,7 +22,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from kproxy.decode import Mistake, decode, read_text, token
+from kproxy.decode import Mistake, decode, token
+from kproxy.files import read_text
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 

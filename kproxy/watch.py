@@ -1,0 +1,134 @@
+"""Noticing that files changed: edited in place, replaced by rename, or swapped behind a symbolic link.
+
+Kubernetes mounts a ConfigMap as `file -> ..data/file`, with `..data` a link that it replaces whole; editors
+write a new file and rename it.  So what is compared is not events but fingerprints of what the paths now lead
+to.  The kernel's notifications (inotify, through watchfiles) only say when to look; a slow periodic look finds
+what they miss: a queue that overflowed, a file system without them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+
+from watchfiles import Change
+from watchfiles._rust_notify import RustNotify  # documented; awatch would miss what changes between two calls
+
+from kproxy.errors import FileError, Problem
+
+DEBOUNCE_MS = 200
+"""Changes that come within this are one: a checkout or an editor touches a file several times."""
+
+STEP_MS = 50
+"""A batch of changes also ends after this long without a further one."""
+
+LOOK_MS = 10_000
+"""How often the files are looked at without any notification."""
+
+Fingerprint = Mapping[str, tuple[int, ...]]
+"""For each file: device, inode, size, and times of change in nanoseconds."""
+
+
+class Watch:
+    """Files and folders under watch; a folder stands for the files directly in it.
+
+    Make it before the files are read for the first time: what changes from then on is reported.  Names that
+    begin with a dot are left out.  Raises FileError where a path is not there.
+    """
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._paths = tuple(paths)
+        if missing := [path for path in self._paths if not os.path.exists(path)]:
+            mend = "check the path, or make the folder"
+            raise FileError([Problem(path, 0, "", "is not there", mend) for path in missing])
+        self._known = fingerprint(self._paths)
+
+    async def changes(self) -> AsyncIterator[frozenset[str]]:
+        """Yield the files that changed, came or went, each time that some did, until it is cancelled."""
+        stop = threading.Event()
+        try:
+            while True:
+                places = await asyncio.to_thread(folders, self._paths)
+                try:
+                    notify = RustNotify(list(places), False, False, LOOK_MS, False, True)
+                except FileNotFoundError:
+                    continue  # A folder went between the two lines; look again.
+                with notify:
+                    async for changed in self._until_moved(notify, places, stop):
+                        yield changed
+        finally:
+            # The thread that waits in the kernel sees this within a step, and does not hold up the exit.
+            stop.set()
+
+    async def _until_moved(
+        self, notify: RustNotify, places: Mapping[str, tuple[int, int]], stop: threading.Event
+    ) -> AsyncIterator[frozenset[str]]:
+        """Yield changes until other folders have to be watched."""
+        while True:
+            if changed := await self._look():
+                yield changed
+            if await asyncio.to_thread(folders, self._paths) != places:
+                return
+            while not self._matters(
+                await asyncio.to_thread(notify.watch, DEBOUNCE_MS, STEP_MS, LOOK_MS, stop)
+            ):
+                pass
+
+    async def _look(self) -> frozenset[str]:
+        """Compare with what was known, and know the new state."""
+        known, now = self._known, await asyncio.to_thread(fingerprint, self._paths)
+        self._known = now
+        return frozenset(name for name in known.keys() | now.keys() if known.get(name) != now.get(name))
+
+    def _matters(self, found: set[tuple[int, str]] | str) -> bool:
+        """Tell whether it is worth a look: a log that grows in a watched folder is not."""
+        if isinstance(found, str):
+            return True
+        names = {os.path.realpath(name) for name in (*self._known, *self._paths)}
+        return any(kind != Change.modified or os.path.realpath(name) in names for kind, name in found)
+
+
+def fingerprint(paths: Iterable[str]) -> Fingerprint:
+    """Describe every file behind `paths`."""
+    marks = {}
+    for name in _files(paths):
+        try:
+            found = os.stat(name)
+        except OSError:
+            continue  # A link without a target, or gone since it was listed: not there.
+        marks[name] = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return marks
+
+
+def folders(paths: Iterable[str]) -> Mapping[str, tuple[int, int]]:
+    """Give every folder in which a change can change what `paths` lead to, with its device and inode.
+
+    That is the folder of each path and of each file, and the folder of what a link really leads to.
+    """
+    watched = tuple(paths)
+    found = {path for path in watched if os.path.isdir(path)}
+    for name in (*watched, *_files(watched)):
+        found.add(os.path.dirname(os.path.abspath(name)))
+        if os.path.islink(name):
+            found.add(os.path.dirname(os.path.realpath(name)))
+    places = {}
+    for folder in sorted({os.path.realpath(folder) for folder in found}):
+        with contextlib.suppress(OSError):  # Where it is not there, its own folder will tell when it comes.
+            inode = os.stat(folder)
+            places[folder] = (inode.st_dev, inode.st_ino)
+    return places
+
+
+def _files(paths: Iterable[str]) -> Iterator[str]:
+    for path in paths:
+        if not os.path.isdir(path):
+            yield path
+            continue
+        try:
+            names = os.listdir(path)
+        except OSError:
+            continue  # The folder went meanwhile: its files are not there.
+        yield from (os.path.join(path, name) for name in names if not name.startswith("."))
