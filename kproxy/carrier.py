@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from kproxy.connector import Acceptor, adopt, connect_upstream, name_at_peer, parties_of, reset
+from kproxy.connector import Acceptor, Pair, adopt, connect_upstream, name_at_peer, parties_of, reset
 from kproxy.directory import Directory
 from kproxy.enforcement import EnforcedEndpoint
 from kproxy.flow import Flow
@@ -229,7 +229,7 @@ class Carrier:
             lambda wire: flow.core(wire, self._options),
             lambda _relay: self._ended(flow),
         )
-        flow.slots = adopt((accepted, upstream), self._hooks.sockets, self._hooks.splicer)
+        flow.slots = adopt(Pair(accepted, upstream), self._hooks.sockets, self._hooks.splicer)
         self._flows.add(flow)
         await relay.start()
         # The policy may have changed while the server was being connected to.

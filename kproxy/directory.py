@@ -70,11 +70,8 @@ class Directory:
         ]
         for enforced in closed:
             self._close(enforced)
-        opened = [
-            enforced
-            for name, endpoint in self._wanted.items()
-            if name not in self._open and (enforced := self._try_open(name, endpoint))
-        ]
+        missing = [(name, endpoint) for name, endpoint in self._wanted.items() if name not in self._open]
+        opened = [made for name, endpoint in missing if (made := self._try_open(name, endpoint))]
         self.failures = {name: why for name, why in self.failures.items() if name in self._wanted}
         return opened, closed
 

@@ -46,16 +46,14 @@ def read(config: Config) -> Wanted:
         found = endpoints.load(config.endpoints)
     except FileError as error:
         problems += error.problems
-    texts: list[tuple[str, str]] = []
-    try:
-        texts = rules.read(config.rules)
-    except FileError as error:
-        problems += error.problems
-    loaded = policy.load(texts)
+    texts = rules.read(config.rules)
+    problems += texts.errors
+    loaded = policy.load(texts.files)
     problems += [Problem(one.file, one.line, one.pointer, one.message, one.mend) for one in loaded.errors]
     if problems:
         raise FileError(problems)
-    return Wanted(found, loaded.rules, tuple(str(warning) for warning in loaded.warnings))
+    warnings = [str(warning) for warning in (*texts.warnings, *loaded.warnings)]
+    return Wanted(found, loaded.rules, tuple(warnings))
 
 
 def workload_of(endpoint: Endpoint) -> Workload:

@@ -29,10 +29,11 @@ from kproxy.lines import LineWriter, Sink
 from kproxy.logs import logger
 from kproxy.metrics import Metrics
 from kproxy.observer import Observer, Side
+from kproxy.parties import EndpointName
 from kproxy.reload import Wanted
 from kproxy.stale import reset_stale
 from kproxy.state import EndpointStatus, FeatureStatus, ReloadStatus, Status
-from kproxy.watch import changes
+from kproxy.watch import Watch
 from policy import NodePolicy
 from sockmap.diag import SockDiag
 from sockmap.hooks import Hooks
@@ -57,6 +58,8 @@ def run(config: Config) -> int:
     Raises:
         KproxyError, SockmapError: it cannot start.
     """
+    # From here on changes are noticed: none that comes while the files are read is missed.
+    watch = Watch((*config.rules, config.endpoints))
     wanted = reload.read(config)
     with contextlib.ExitStack() as undo:
         host = host_namespace()
@@ -69,14 +72,16 @@ def run(config: Config) -> int:
         diags.append(directory)
         undo.callback(directory.close)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(Service(config, wanted, hooks, directory).serve())
+            return runner.run(Service(config, wanted, watch, hooks, directory).serve())
 
 
 class Service:
     """The running node; what `status` and the metrics look at."""
 
-    def __init__(self, config: Config, wanted: Wanted, hooks: Hooks, directory: Directory) -> None:
-        self._config, self._wanted = config, wanted
+    def __init__(
+        self, config: Config, wanted: Wanted, watch: Watch, hooks: Hooks, directory: Directory
+    ) -> None:
+        self._config, self._wanted, self._changes = config, wanted, watch
         self._hooks, self._directory = hooks, directory
         self._metrics = Metrics(config.limits.metric_series)
         self._revision = 0
@@ -149,7 +154,7 @@ class Service:
             ),
             limits=msgspec.to_builtins(config.limits),
             limits_bit={name: cell.value for name, cell in self._metrics.limits.items()},
-            access_log_lost=self._lines.lost if self._lines else 0,
+            access_log_lost=self._lines.lost_queue + self._lines.lost_write if self._lines else 0,
             access_log_trouble=self._lines.trouble if self._lines else "",
         )
 
@@ -157,7 +162,7 @@ class Service:
         statuses = []
         for endpoint in self._wanted.endpoints:
             enforced = self._directory.by_endpoint(endpoint)
-            failure = self._directory.failures.get((endpoint.namespace, endpoint.name), "")
+            failure = self._directory.failures.get(EndpointName(endpoint.namespace, endpoint.name), "")
             statuses.append(
                 EndpointStatus(
                     name=endpoint.key,
@@ -172,8 +177,8 @@ class Service:
 
     async def _until(self, stop: asyncio.Event) -> None:
         """Follow files, namespaces and the clock until told to stop."""
-        followers = (self._watch(stop), self._tick(stop), self._follow_host(stop))
-        tasks = [asyncio.create_task(follower) for follower in followers]
+        followers = (stop.wait(), self._watch(), self._tick(), self._follow_host())
+        tasks: list[asyncio.Task[object]] = [asyncio.create_task(follower) for follower in followers]
         done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
             task.cancel()
@@ -181,24 +186,22 @@ class Service:
         for task in done:
             task.result()
 
-    async def _watch(self, stop: asyncio.Event) -> None:
-        async for changed in changes((*self._config.rules, self._config.endpoints), stop):
+    async def _watch(self) -> None:
+        async for changed in self._changes.changes():
             _log.info("files changed", files=sorted(changed))
             self._read_again()
 
-    async def _tick(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), TICK_S)
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
             self._carrier.tick()
             self._sweep()
             self._follow_endpoints(check=True)
 
-    async def _follow_host(self, stop: asyncio.Event) -> None:
+    async def _follow_host(self) -> None:
         """The node's addresses come and go with its links."""
-        while not stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), HOST_ADDRESSES_S)
+        while True:
+            await asyncio.sleep(HOST_ADDRESSES_S)
             # In a thread: pyroute2 runs an event loop of its own.
             found = await asyncio.to_thread(host_addresses, self._config)
             if found != self._directory.host_addresses:
