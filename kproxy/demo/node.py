@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from kproxy.demo.network import Pod
 from kproxy.demo.process import Process, running
 
+BYTES = "kproxy_bytes_total"  # by path: spliced or tcp
 _TIMEOUT_S = 5.0  # of one request to the admin address
 
 

@@ -21,7 +21,6 @@ from kproxy.demo.interrupt import checkpoint
 from kproxy.demo.network import Network, network_leftovers
 from kproxy.demo.result import Judged, Result, Row, SceneResult, Seen
 
-_BYTES = "kproxy_bytes_total"
 Tell = Callable[[str], None]
 
 
@@ -62,8 +61,8 @@ def _play_scene(scene: story.Scene, net: Network, before: Sequence[Seen], result
         title=scene.title,
         policy=scene.rules.read_text(),
         rows=_rows(scene, before, after, log),
-        bytes_spliced=node.total(samples, _BYTES, path="spliced"),
-        bytes_tcp=node.total(samples, _BYTES, path="tcp"),
+        bytes_spliced=node.total(samples, node.BYTES, path="spliced"),
+        bytes_tcp=node.total(samples, node.BYTES, path="tcp"),
         held=str(held),
         access_log=log,
         metrics={str(sample): sample.value for sample in samples},
