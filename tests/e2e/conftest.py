@@ -1,0 +1,17 @@
+"""Pods that every end-to-end test shares; each test runs its own kproxy on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from kproxy.demo.network import Network, PodSpec
+
+
+@pytest.fixture(scope="session")
+def network() -> Iterator[Network]:
+    """A client, a server and a stranger on one bridge."""
+    pods = [PodSpec(name, labels={"app": name}, ports={"http": 80}) for name in ("client", "server", "stranger")]
+    with Network("kpe2e", pods) as made:
+        yield made

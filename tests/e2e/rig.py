@@ -1,0 +1,134 @@
+"""A node for end-to-end tests: pods, the real `kproxy run`, and what it wrote and counted."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kproxy.demo.network import Network, Pod
+from kproxy.demo.node import NodeFiles, Sample, endpoint, kproxy_run, metrics, total, write_node
+from kproxy.demo.process import Process
+
+PATIENCE_S = 15.0  # for what happens within milliseconds on a quiet machine
+
+
+def eventually(condition: Callable[[], Any], what: str) -> Any:
+    """Return the first true answer. Fails, by name, when there is none."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        if answer := condition():
+            return answer
+        time.sleep(0.02)
+    raise AssertionError(f"never happened: {what}")
+
+
+def http_rule(
+    selects: str,
+    direction: str,
+    peer: str | None,
+    port: int,
+    http: Sequence[Mapping[str, Any]] | None = None,
+    name: str = "policy",
+) -> dict[str, Any]:
+    """A CiliumNetworkPolicy: pods labelled app=`selects`, one direction, one peer, one port."""
+    ports: dict[str, Any] = {"ports": [{"port": str(port), "protocol": "TCP"}]}
+    if http is not None:
+        ports["rules"] = {"http": list(http)}
+    key = "fromEndpoints" if direction == "ingress" else "toEndpoints"
+    rule: dict[str, Any] = {"toPorts": [ports]}
+    if peer is not None:
+        rule[key] = [{"matchLabels": {"app": peer}}]
+    return {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"endpointSelector": {"matchLabels": {"app": selects}}, direction: [rule]},
+    }
+
+
+@dataclass
+class Node:
+    """A running kproxy and its files."""
+
+    files: NodeFiles
+    process: Process
+    rules: Path
+
+    def log(self) -> list[dict[str, Any]]:
+        """Every line of the access log so far."""
+        text = self.files.access_log.read_text() if self.files.access_log.exists() else ""
+        return [json.loads(line) for line in text.splitlines()]
+
+    def logged(self, **fields: Any) -> dict[str, Any]:
+        """Wait for a line that has these fields, and return it."""
+        line: dict[str, Any] = eventually(
+            lambda: next((one for one in self.log() if fields.items() <= one.items()), None),
+            f"a log line with {fields}",
+        )
+        return line
+
+    def metrics(self) -> list[Sample]:
+        """All samples now."""
+        return metrics(self.files.admin_port)
+
+    def count(self, name: str, **labels: str) -> int:
+        """The sum of a metric's samples that carry these labels."""
+        return total(self.metrics(), name, **labels)
+
+    def put_rules(self, policies: Iterable[Mapping[str, Any]]) -> None:
+        """Replace the rule file as an editor would, by rename."""
+        fresh = self.rules.with_suffix(".new")
+        fresh.write_text(json.dumps(list(policies)))
+        fresh.rename(self.rules)
+
+
+@contextmanager
+def running_node(
+    folder: Path, pods: Iterable[Pod], policies: Iterable[Mapping[str, Any]], enforced: Iterable[str], **settings: Any
+) -> Iterator[Node]:
+    """Run kproxy with these policies; the pods named in `enforced` are under it, the others are peers."""
+    rules = folder / "rules"
+    rules.mkdir(parents=True)
+    file = rules / "policy.json"
+    file.write_text(json.dumps(list(policies)))
+    names = set(enforced)
+    entries = [endpoint(pod, enforced=pod.name in names) for pod in pods]
+    files = write_node(folder, [rules], entries, free_port(), **settings)
+    with kproxy_run(files) as process:
+        yield Node(files, process, file)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def connect(pod: Pod, target: Pod, port: int, family: int = socket.AF_INET, timeout: float = 10) -> socket.socket:
+    """A connection from one pod to another."""
+    address = str(target.v4 if family == socket.AF_INET else target.v6)
+    with pod.inside():
+        sock = socket.socket(family)
+    sock.settimeout(timeout)
+    sock.connect((address, port))
+    return sock
+
+
+def listen(pod: Pod, port: int, family: int = socket.AF_INET) -> socket.socket:
+    """A listening socket in a pod."""
+    with pod.inside():
+        sock = socket.socket(family)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("0.0.0.0" if family == socket.AF_INET else "::", port))
+    sock.listen(128)
+    sock.settimeout(10)
+    return sock
+
+
+__all__ = ["Network", "Node", "connect", "eventually", "free_port", "http_rule", "listen", "running_node"]
