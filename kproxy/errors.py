@@ -102,6 +102,9 @@ class NodeUnreachableError(KproxyError):
     exit_code = 8
 
 
+DEFECT = 70
+"""Exit code after a traceback (EX_SOFTWARE of sysexits.h)."""
+
 EXIT_CODES: tuple[tuple[int, str], ...] = (
     (0, "success; for check: no errors; for status: ready"),
     (1, "the answer is no: check found errors, or the node is not ready"),
@@ -112,6 +115,6 @@ EXIT_CODES: tuple[tuple[int, str], ...] = (
     (6, "an endpoint's network namespace is not there"),
     (7, "a file to write, such as the access log, cannot be opened"),
     (8, "no running node answers at the admin address"),
-    (70, "a defect in kproxy: please report the traceback"),
+    (DEFECT, "a defect in kproxy: please report the traceback"),
 )
 """Every exit code of the command, as `--help` and docs/operations.md show them."""

@@ -121,6 +121,11 @@ class LineWriter:
         if len(lines) == 1:
             self._wake.set()
 
+    @property
+    def lost(self) -> int:
+        """Lines lost so far, for whatever reason."""
+        return self.lost_queue + self.lost_write
+
     def reopen(self) -> None:
         """Open the path anew before the next batch: for SIGHUP."""
         self._rotate = True

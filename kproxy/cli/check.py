@@ -1,0 +1,73 @@
+"""`kproxy check`: every mistake in rules, endpoints and configuration, before anything runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+
+import policy
+from kproxy import config, endpoints, rules
+from kproxy.errors import FileError, Problem
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="rule files and folders of rule files")
+    parser.add_argument("--endpoints", metavar="FILE", help="an endpoints file to check")
+    parser.add_argument(
+        "--config", metavar="FILE", help="a configuration to check, with the rules and endpoints it names"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print errors and warnings: exit code 0 without errors, 1 with some, 2 where nothing was named."""
+    if not (arguments.paths or arguments.endpoints or arguments.config):
+        print("kproxy check: name a PATH, --endpoints or --config", file=sys.stderr)
+        return 2
+    errors, warnings = _check(arguments)
+    if arguments.json:
+        print(json.dumps({"errors": _plain(errors), "warnings": _plain(warnings)}, indent=2))
+    else:
+        for problem in errors:
+            print(f"{problem}")
+        for problem in warnings:
+            print(f"warning: {problem}")
+        print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}")
+    return 1 if errors else 0
+
+
+def _check(arguments: argparse.Namespace) -> tuple[list[Problem], list[Problem]]:
+    """Read everything that was named."""
+    errors: list[Problem] = []
+    paths, files = list(arguments.paths), [arguments.endpoints] if arguments.endpoints else []
+    if arguments.config:
+        try:
+            settings = config.load(arguments.config)
+            paths += settings.rules
+            files.append(settings.endpoints)
+        except FileError as error:
+            errors += error.problems
+    for file in files:
+        try:
+            endpoints.load(file)
+        except FileError as error:
+            errors += error.problems
+    texts = rules.read(paths)
+    loaded = policy.load(texts.files)
+    errors += [*texts.errors, *(Problem(*_place(one)) for one in loaded.errors)]
+    return errors, [*texts.warnings, *(Problem(*_place(one)) for one in loaded.warnings)]
+
+
+def _place(problem: policy.Problem) -> tuple[str, int, str, str]:
+    return problem.file, problem.line, problem.pointer, problem.message
+
+
+def _plain(problems: Iterable[Problem]) -> list[dict[str, str | int]]:
+    return [problem._asdict() for problem in problems]
+
+
+def _count(problems: list[Problem], word: str) -> str:
+    return f"{len(problems)} {word}{'' if len(problems) == 1 else 's'}"
