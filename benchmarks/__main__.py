@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, results
-from benchmarks.arrangement import Arrangement, arranged, nginx_version
+from benchmarks.arrangement import Arrangement, arranged, versions
 from benchmarks.paths import PATHS, opened
+from benchmarks.profile import profiled
 from benchmarks.results import Measurement
 from benchmarks.workloads import WORKLOADS, Workload
 from kproxy.demo.interrupt import Interrupted, checkpoint, noted_interrupts
@@ -23,6 +24,7 @@ from kproxy.demo.process import ProcessError
 
 _NAME = "kproxy-bench"
 _RESULTS = Path(__file__).parent / "results"
+_WARM_UP_S = 1.0
 _OPEN_FILES = 20_000  # both ends of a thousand idle connections, with room; programs inherit it
 
 
@@ -32,6 +34,7 @@ def main() -> int:
     try:
         with noted_interrupts(), tempfile.TemporaryDirectory(prefix="kproxy-bench-") as folder:
             _allow_open_files()
+            others = machine.others_share()
             with arranged(args.network, Path(folder)) as arrangement:
                 found = results.rows(list(_measure_all(args, arrangement)))
     except (NetworkError, ProcessError) as error:
@@ -40,7 +43,7 @@ def main() -> int:
     except Interrupted as interrupted:
         print(f"benchmarks: ended by {interrupted}", file=sys.stderr)
         return interrupted.exit_code
-    _tell(args, {"time": _now(), **machine.describe(), "nginx": nginx_version()}, found)
+    _tell(args, {"time": _now(), **machine.describe(), **versions(), "busy_with_others": others}, found)
     return 0
 
 
@@ -81,9 +84,10 @@ def _measure(
         for connections in counts:
             checkpoint()
             if workload.warm_up:
-                workload.measure(arrangement, target, connections, args.warm_up)
+                workload.measure(arrangement, target, connections, _WARM_UP_S)
             before = target.counters()
-            figures = workload.measure(arrangement, target, connections, args.duration)
+            with profiled(args.profile and f"{path}-{workload.name}-{connections}", target, args.duration):
+                figures = workload.measure(arrangement, target, connections, args.duration)
             moved = {name: value - before[name] for name, value in target.counters().items()}
             if sum(moved.values()):
                 figures["spliced_share"] = moved["spliced"] / sum(moved.values())
@@ -98,16 +102,18 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--connections", type=int, action="append", help="of the load's numbers; may be repeated"
     )
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--duration", type=float, default=6.0, help="seconds of each wrk run (%(default)s)")
+    parser.add_argument("--repeats", type=int, help="default 5; 2 if quick")
+    parser.add_argument("--duration", type=float, help="seconds of each wrk run; default 6; 2 if quick")
     parser.add_argument("--json", action="store_true", help="print the result file instead of tables")
     parser.add_argument("--name", default="", help="of the result file; date and commit without")
+    parser.add_argument(
+        "--profile", action="store_true", help="flame graphs of kproxy; figures suffer a little"
+    )
     parser.add_argument("--network", default=_NAME, help="name of the network that is made (%(default)s)")
     args = parser.parse_args()
     args.only = args.only or list(WORKLOADS)
-    args.warm_up = 1.0
-    if args.quick:
-        args.repeats, args.duration = 2, 2.0
+    args.repeats = args.repeats or (2 if args.quick else 5)
+    args.duration = args.duration or (2.0 if args.quick else 6.0)
     return args
 
 

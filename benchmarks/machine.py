@@ -6,12 +6,15 @@ import os
 import platform
 import re
 import subprocess
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 _TICK_US = 1_000_000 / os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+# A socket, its inode, dentry and file, who waits for it, what it holds, and (kmalloc) what BPF keeps of it.
+_CONNECTION_SLABS = re.compile(r"TCP|sock_inode_cache|dentry|filp|eventpoll|ep_item|skbuff|kmalloc")
 _ROOT = Path(__file__).parents[1]
 
 
@@ -36,19 +39,30 @@ def resident_bytes(pids: Iterable[int]) -> int:
 
 
 def kernel_bytes() -> int:
-    """Kernel memory that connections live in, machine-wide: sockets and their like, and what they buffer.
+    """Kernel memory in use, machine-wide, of the kinds that connections are made of.
 
-    Slab that cannot be reclaimed (SUnreclaim of proc_meminfo(5)) and TCP's buffer pages (/proc/net/sockstat).
+    That is objects in use of the slabs named below (slabinfo(5)) and TCP's buffer pages (/proc/net/sockstat).
     """
+    objects = sum(
+        int(used) * int(size)
+        for name, used, _, size, *_ in map(str.split, Path("/proc/slabinfo").read_text().splitlines()[2:])
+        if _CONNECTION_SLABS.match(name)
+    )
     buffered = re.search(r"^TCP: .* mem ([0-9]+)", Path("/proc/net/sockstat").read_text(), re.MULTILINE)
-    pages = int(buffered[1]) if buffered else 0
-    return _field(Path("/proc/meminfo"), "SUnreclaim") + pages * _PAGE
+    return objects + (int(buffered[1]) if buffered else 0) * _PAGE
 
 
 def _field(path: Path, name: str) -> int:
     """A field that /proc gives in kB, in bytes."""
     found = re.search(rf"^{name}:\s+([0-9]+) kB", path.read_text(), re.MULTILINE)
     return int(found[1]) * 1024 if found else 0
+
+
+def others_share(seconds: float = 1.0) -> float:
+    """How busy the machine is with other things, 0 to 1 of all its cores, over this time."""
+    before = busy_us()
+    time.sleep(seconds)
+    return (busy_us() - before) / (seconds * 1e6 * (os.cpu_count() or 1))
 
 
 def describe() -> dict[str, Any]:

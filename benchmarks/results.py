@@ -33,7 +33,7 @@ class Measurement:
 
 
 def rows(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
-    """One row for each workload, path and number of connections, in the order they were first measured.
+    """One row for each workload, path and number of connections, load by load as first measured.
 
     Each figure is the median; `ratio_to_direct` and `ratio_to_envoy` hold the medians of its ratios, and
     `repeats` every single value.
@@ -41,7 +41,9 @@ def rows(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
     grouped: dict[Key, list[Measurement]] = {}
     for measurement in measurements:
         grouped.setdefault(measurement.key, []).append(measurement)
-    return [_row(key, group, grouped) for key, group in grouped.items()]
+    loads = list(dict.fromkeys((workload, connections) for workload, _, connections in grouped))
+    ordered = sorted(grouped.items(), key=lambda item: loads.index((item[0][0], item[0][2])))
+    return [_row(key, group, grouped) for key, group in ordered]
 
 
 def _row(
@@ -96,7 +98,7 @@ def _cells(row: Mapping[str, Any]) -> Iterable[str]:
         lead = next((name for name in _SHOWN if name in ratios), "")
         if lead:
             latency = f", p50 {ratios['p50_us']:.2f}" if "p50_us" in ratios else ""
-            yield f"{ratios[lead]:6.2f} × {other}{latency}"
+            yield f"{ratios[lead]:6.2f} of {other}{latency}"
 
 
 # Unit, factor and digits of each figure, in the order of the table; the first in a row leads it.
@@ -106,6 +108,8 @@ _SHOWN = {
     "p50_us": ("µs p50", 1, 0),
     "p99_us": ("µs p99", 1, 0),
     "cpu_us_per_request": ("µs CPU/req", 1, 1),
+    "cpu_ms_per_gigabyte": ("ms CPU/GB", 1, 0),
+    "spliced_share": ("% spliced", 100, 1),
     "kernel_bytes_per_connection": ("B kernel", 1, 0),
     "proxy_bytes_per_connection": ("B proxy", 1, 0),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ _BODY_TIMEOUT_S = 300
 class Workload:
     """A load: how to measure it for (arrangement, target, connections, seconds), and with what.
 
-    `warm_up`: measure once before, shortly, and forget it.
+    `warm_up`: measure once before, shortly, and forget it. (Memory that is warm is memory not counted.)
     """
 
     name: str
@@ -91,30 +92,25 @@ def fresh_seed() -> str:
     return f"{secrets.randbelow(10**10):010d}"
 
 
-def _download(arrangement: Arrangement, target: Target, _connections: int, _seconds: float) -> Figures:
-    address = f"http://{arrangement.server.v4}:{target.ports[HTTP_PORT]}{DOWNLOAD}"
-    return _transfer(arrangement, [address], "size_download")
+def _body(way: str, port: int, path: str) -> Measure:
+    """A measurement of one large body: `get` or `post`."""
 
+    def measure(arrangement: Arrangement, target: Target, _connections: int, _seconds: float) -> Figures:
+        command = [sys.executable, "-m", "benchmarks.bodies", way, str(arrangement.server.v4)]
+        command += [str(target.ports[port]), path, str(BODY_BYTES)]
+        before = busy_us()
+        done = run(command, netns=arrangement.client.netns, timeout=_BODY_TIMEOUT_S)
+        spent = busy_us() - before
+        report = json.loads(done.stdout or "{}")
+        if done.returncode or report["bytes"] != BODY_BYTES:
+            raise ProcessError(f"{' '.join(command)} failed: {done.stdout} {done.stderr}")
+        gigabytes = BODY_BYTES / 1e9
+        return {
+            "gigabytes_per_s": gigabytes / report["seconds"],
+            "cpu_ms_per_gigabyte": spent / 1e3 / gigabytes,
+        }
 
-def _upload(arrangement: Arrangement, target: Target, _connections: int, _seconds: float) -> Figures:
-    address = f"http://{arrangement.server.v4}:{target.ports[SINK_PORT]}{UPLOAD}"
-    # Expect would cost a round trip; the Content-Type would be a lie.
-    options = ["-X", "POST", "-T", str(arrangement.folder / "body"), "-H", "Expect:", address]
-    return _transfer(arrangement, options, "size_upload")
-
-
-def _transfer(arrangement: Arrangement, options: list[str], counted: str) -> Figures:
-    before = busy_us()
-    command = ["curl", "-sS", "-o", "/dev/null", "-w", "%{json}", *options]
-    done = run(command, netns=arrangement.client.netns, timeout=_BODY_TIMEOUT_S)
-    spent = busy_us() - before
-    report = json.loads(done.stdout or "{}")
-    if done.returncode or report["response_code"] != 200 or report[counted] != BODY_BYTES:
-        raise ProcessError(f"curl {' '.join(options)} failed: {done.stderr} {done.stdout}")
-    return {
-        "gigabytes_per_s": BODY_BYTES / 1e9 / report["time_total"],
-        "cpu_us_per_request": spent,
-    }
+    return measure
 
 
 def _idle(arrangement: Arrangement, target: Target, connections: int, _seconds: float) -> Figures:
@@ -145,8 +141,8 @@ WORKLOADS: Mapping[str, Workload] = {
         Workload("unique", "GET, unique heads", _wrk("unique"), _WRK_CONNECTIONS, True),
         Workload("equal", "GET, equal heads", _wrk("equal"), _WRK_CONNECTIONS, True),
         Workload("connect", "a connection each", _wrk("connect"), (16,), True),
-        Workload("download", "1 GiB download", _download, (1,), True),
-        Workload("upload", "1 GiB upload", _upload, (1,), True),
-        Workload("idle", "idle connections", _idle, (IDLE_CONNECTIONS,), True),
+        Workload("download", "1 GiB download", _body("get", HTTP_PORT, DOWNLOAD), (1,), True),
+        Workload("upload", "1 GiB upload", _body("post", SINK_PORT, UPLOAD), (1,), True),
+        Workload("idle", "idle connections", _idle, (IDLE_CONNECTIONS,), False),
     )
 }
