@@ -1,0 +1,149 @@
+"""One HTTP rule as a list of conditions over a request: what the engine runs once it has found a candidate.
+
+Each condition is a function of a request. The engine (`policy.engine`) leaves out those that its indexes
+have answered already.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from policy.model import HeaderTest, HttpRule, QueryTest
+from policy.patterns import Pattern
+from policy.verdicts import Request
+
+Condition = Callable[[Request], Any]
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+@lru_cache(maxsize=65536)
+def matcher(one: Pattern) -> Callable[[bytes], Any]:
+    """A function that is true of the values a pattern matches; patterns that are a few words need no RE2."""
+    if one.literals:
+        return frozenset(one.literals).__contains__
+    return one.matcher()  # type: ignore[no-any-return]
+
+
+def of_method(rule: HttpRule) -> Condition | None:
+    """The method matches."""
+    if rule.method is None:
+        return None
+    matches = matcher(rule.method)
+    return lambda request: matches(request.method)
+
+
+def of_host(rule: HttpRule) -> Condition | None:
+    """The host matches."""
+    if rule.host is None:
+        return None
+    matches = matcher(rule.host)
+    return lambda request: matches(request.host)
+
+
+def of_path(rule: HttpRule) -> Condition | None:
+    """The path matches: a pattern with its query string, `pathExact` and `pathPrefix` without."""
+    if rule.path is not None:
+        matches = matcher(rule.path)
+        return lambda request: matches(request.path)
+    if rule.path_exact is not None:
+        exact = rule.path_exact
+        return lambda request: request.path.partition(b"?")[0] == exact
+    if rule.path_prefix is not None:
+        return _below(rule.path_prefix)
+    return None
+
+
+def _below(prefix: bytes) -> Condition:
+    """Whole path elements: `/jobs` covers `/jobs` and `/jobs/1`, not `/jobsearch` (as in Gateway API)."""
+    after = len(prefix)
+
+    def below(request: Request) -> bool:
+        path = request.path
+        return path.startswith(prefix) and path[after : after + 1] in (b"", b"/", b"?")
+
+    return below
+
+
+def of_rest(rule: HttpRule, *, deny: bool) -> tuple[Condition, ...]:
+    """Headers and query parameters."""
+    headers = [_header(test, deny=deny) for test in rule.headers]
+    return (*headers, *(_query(test, deny=deny) for test in rule.query))
+
+
+def values_of(headers: Headers, name: bytes) -> list[bytes]:
+    """All values of a header, in order."""
+    return [value for key, value in headers if key == name]
+
+
+def _header(test: HeaderTest, *, deny: bool) -> Condition:
+    """A repeated header: an allow rule compares the joined value (as Envoy does), a deny rule each."""
+    name, wanted = test.name, test.value
+    if wanted is None:
+        return lambda request: any(key == name for key, _ in request.headers)
+    if deny:
+        return lambda request: _any_value(values_of(request.headers, name), wanted)
+    return lambda request: joined(request.headers, name) == wanted
+
+
+def _any_value(values: list[bytes], wanted: bytes) -> bool:
+    """Whether the value was sent: as one field, as a member of a list in one, or joined from several."""
+    members = (member.strip(b" \t") for value in values for member in value.split(b","))
+    return wanted in values or wanted in members or wanted == b",".join(values)
+
+
+def joined(headers: Headers, name: bytes) -> bytes | None:
+    """The comma-joined value of a header (Envoy, getAllOfHeaderAsString), or None without one."""
+    values = values_of(headers, name)
+    return b",".join(values) if values else None
+
+
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+
+
+def _decode(text: bytes) -> bytes | None:
+    """Percent-decoded, plus as a blank (WHATWG URL, application/x-www-form-urlencoded); None if malformed."""
+    if b"%" not in text:
+        return text.replace(b"+", b" ")
+    if text.count(b"%") != len(_ESCAPE.findall(text)):
+        return None
+    return _ESCAPE.sub(lambda found: bytes((int(found[1], 16),)), text.replace(b"+", b" "))
+
+
+_AMPERSAND = re.compile(rb"&")
+_AMPERSAND_OR_SEMICOLON = re.compile(rb"[&;]")
+
+
+def parameters(path: bytes, separator: re.Pattern[bytes]) -> list[tuple[bytes | None, bytes | None]]:
+    """The decoded query parameters of a path; None for what cannot be decoded."""
+    query = path.partition(b"?")[2]
+    pairs = (part.partition(b"=") for part in separator.split(query) if part)
+    return [(_decode(name), _decode(value)) for name, _, value in pairs]
+
+
+def _query(test: QueryTest, *, deny: bool) -> Condition:
+    """A parameter: allow rules want each of its values to match, deny rules any, or one that is unreadable.
+
+    Some servers separate parameters at semicolons too, so a deny rule looks at both readings.
+    """
+    name = test.name
+    matches: Callable[[bytes], Any] = matcher(test.value) if test.value else lambda value: True
+
+    def denied(request: Request) -> bool:
+        path = request.path
+        return any(
+            key is None or (key == name and (value is None or bool(matches(value))))
+            for separator in (_AMPERSAND, _AMPERSAND_OR_SEMICOLON)
+            for key, value in parameters(path, separator)
+        )
+
+    def allowed(request: Request) -> bool:
+        found = parameters(request.path, _AMPERSAND)
+        values = [value for key, value in found if key == name]
+        readable = all(key is not None for key, _ in found)
+        return readable and bool(values) and all(value is not None and matches(value) for value in values)
+
+    return denied if deny else allowed

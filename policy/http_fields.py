@@ -1,0 +1,202 @@
+"""The shapes of HTTP rules: Cilium's fields, and those that kproxy adds.
+
+Cilium's are `method`, `path`, `host`, `headers` and `headerMatches` (pkg/policy/api/http.go). kproxy's own
+stand under a key named `kproxy`, so that no one takes them for Cilium's.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from policy.model import HeaderMatch, HeaderTest, HttpRule, Mismatch, QueryTest
+from policy.patterns import BadPattern, Pattern, pattern
+from policy.shapes import Choice, Cursor, ListOf, Record, Shape, Text, Then, Unsupported
+
+# RFC 9110 section 5.6.2.
+TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+# RFC 9110 section 5.5: visible characters, blanks between them.
+HEADER_VALUE = r"[!-~](?:[ \t!-~]*[!-~])?"
+# What an HTTP target may hold (RFC 3986), without the query.
+_PLAIN_PATH = r"/[!-\"$->@-~]*"
+
+
+def _pattern(at: Cursor, text: str, **kind: bool) -> Pattern | None:
+    try:
+        return pattern(text, **kind)
+    except BadPattern as bad:
+        at.error(str(bad))
+        return None
+
+
+def _case_folded(at: Cursor, text: str) -> Pattern | None:
+    return _pattern(at, text, fold_case=True)
+
+
+def _over_lines(at: Cursor, text: str) -> Pattern | None:
+    return _pattern(at, text, dot_newline=True)
+
+
+method = Then(Text(description="RE2, matches all of the method: GET|HEAD"), _pattern)
+path = Then(Text(description="RE2, matches all of the path with its query string: /jobs/[0-9]+"), _pattern)
+host = Then(Text(description=r"RE2, matches all of the host, without case: api\.example\.com"), _case_folded)
+
+
+def _header(at: Cursor, text: str) -> HeaderTest | None:
+    found = re.fullmatch(rf"({TOKEN})(?:: *({HEADER_VALUE}))?", text)
+    if found is None:
+        at.error(f"{text!r} must be a header's name, or 'Name: value' with a space after the colon")
+        return None
+    name, value = found.groups()
+    if value is not None and ": " not in text:
+        at.error(f"{text!r} means a header of that whole name in Cilium; write '{name}: {value}'")
+        return None
+    return HeaderTest(name.lower().encode(), None if value is None else value.encode())
+
+
+headers = ListOf(Then(Text(description="'Name' (present) or 'Name: value' (exactly)"), _header))
+
+_secret: Record[str] = Record(
+    {"name": Text(), "namespace": Text()},
+    lambda at, read: f"{read.get('namespace', at.owner.namespace or 'default')}/{read['name']}",
+    required=("name",),
+)
+
+
+def _header_match(at: Cursor, read: dict[str, Any]) -> HeaderMatch:
+    return HeaderMatch(
+        read["name"].lower().encode(),
+        Mismatch(read.get("mismatch") or "FAIL"),
+        read.get("value", "").encode(),
+        read.get("secret", ""),
+    )
+
+
+def _check_header_match(at: Cursor, read: dict[str, Any]) -> None:
+    edits = read.get("mismatch") in ("ADD", "REPLACE")
+    if edits and not read.get("value") and "secret" not in at.value:
+        at.error(f"{read['mismatch']} needs a value or a secret to put into the header")
+    if read.get("mismatch") and read.get("name", "").lower() in _FRAMING:
+        at.at("name").error(
+            f"{read['name']} frames or routes the message; rewriting it would change what is read"
+        )
+
+
+# Editing one of these would make the server read another message than the one that was judged.
+_FRAMING = {
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "upgrade",
+    "te",
+    "trailer",
+    "expect",
+    "keep-alive",
+    "proxy-connection",
+}
+
+header_matches = ListOf(
+    Record(
+        {
+            "name": Text(TOKEN, "is not a header name"),
+            "mismatch": Choice(("LOG", "ADD", "DELETE", "REPLACE")),
+            "value": Text(rf"(?:{HEADER_VALUE})?", "is not a header value (visible ASCII, blanks inside)"),
+            "secret": _secret,
+        },
+        _header_match,
+        required=("name",),
+        check=_check_header_match,
+        description="A header with its expected value, and what to do where it differs (default: no match).",
+    )
+)
+
+
+def _query(at: Cursor, read: dict[str, Any]) -> QueryTest:
+    return QueryTest(read["name"].encode(), read.get("value"))
+
+
+query = ListOf(
+    Record(
+        {
+            "name": Text(r"[^\x00-\x1f]+", "is not a parameter name"),
+            "value": Then(Text(description="RE2, matches all of the decoded value"), _over_lines),
+        },
+        _query,
+        required=("name",),
+    )
+)
+
+
+def _rule(at: Cursor, read: dict[str, Any]) -> HttpRule:
+    exact, begins = read.get("pathExact"), read.get("pathPrefix")
+    return HttpRule(
+        name=at.rule_name,
+        place=at.place,
+        # An empty pattern is no condition in Cilium (pkg/envoy getHTTPRule), not one for the empty text.
+        method=read.get("method") if at.value.get("method") else None,
+        path=read.get("path") if at.value.get("path") else None,
+        host=read.get("host") if at.value.get("host") else None,
+        headers=read.get("headers", ()),
+        header_matches=read.get("headerMatches", ()),
+        path_exact=None if exact is None else exact.encode(),
+        path_prefix=None if begins is None else begins.rstrip("/").encode(),
+        query=read.get("query", ()),
+        description=read.get("description", ""),
+    )
+
+
+_CILIUM_FIELDS: dict[str, Shape[Any]] = {
+    "method": method,
+    "path": path,
+    "host": host,
+    "headers": headers,
+    "headerMatches": header_matches,
+}
+_HINTS = {
+    "methods": 'use method: "GET|HEAD"',
+    "url": "did you mean path?",
+    "paths": "use one rule for each path, or a pattern",
+    "header": "did you mean headers?",
+}
+
+cilium_rule: Record[HttpRule] = Record(
+    _CILIUM_FIELDS,
+    _rule,
+    hints=_HINTS
+    | {
+        key: f"{key} is kproxy's own: put the rule under rules.kproxy.http"
+        for key in ("pathExact", "pathPrefix", "query", "description")
+    },
+    description="Requests; every field that is given must match. {} is every request.",
+)
+
+
+def _check_paths(at: Cursor, read: dict[str, Any]) -> None:
+    written = [key for key in ("path", "pathExact", "pathPrefix") if key in at.value]
+    if len(written) > 1:
+        at.error(f"{' and '.join(written)} say the same thing twice: keep one of them")
+
+
+kproxy_rule: Record[HttpRule] = Record(
+    _CILIUM_FIELDS
+    | {
+        "pathExact": Text(_PLAIN_PATH, "is not a path (begins with /, has no ? or #)"),
+        "pathPrefix": Text(_PLAIN_PATH, "is not a path (begins with /, has no ? or #)"),
+        "query": query,
+        "description": Text(),
+    },
+    _rule,
+    check=_check_paths,
+    hints=_HINTS,
+    description="Requests, in kproxy's own vocabulary; every field that is given must match.",
+)
+
+kproxy_deny_rule: Record[HttpRule] = Record(
+    {key: shape for key, shape in kproxy_rule.fields.items() if key != "headerMatches"}
+    | {"headerMatches": Unsupported("a deny rule edits no headers; use headers")},
+    _rule,
+    check=_check_paths,
+    hints=_HINTS,
+    description="Requests that are denied whatever allows them.",
+)

@@ -1,0 +1,190 @@
+"""The HTTP rules in force for one peer on one port: requests in, judgements out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from policy import engine
+from policy.conditions import joined
+from policy.model import HeaderMatch, HttpRule, Mismatch
+from policy.verdicts import HeaderEdit, Judgement, Request
+
+Secrets = Mapping[str, bytes]
+"""Values by `namespace/name`."""
+
+
+class Judge(Protocol):
+    """What gives a judgement on a request."""
+
+    def judge(self, request: Request) -> Judgement:
+        """The verdict, and the rule that decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """What is said where no rule allows a request: which place in the rules, and why."""
+
+    rule: str
+    reason: str
+
+
+class HttpRules:
+    """Immutable: allow rules, deny rules, and what holds where neither matches.
+
+    A deny rule that matches wins. Then a request is allowed if any allow rule matches, or all are (`open_by`
+    names the rule that allows the port whatever is sent). `path_judged` tells that some rule looks at paths.
+    """
+
+    __slots__ = (
+        "_allow",
+        "_allowed",
+        "_denied",
+        "_deny",
+        "_edits",
+        "_open",
+        "_otherwise",
+        "path_judged",
+        "rules",
+    )
+
+    def __init__(
+        self,
+        allow: Iterable[HttpRule],
+        deny: Iterable[HttpRule],
+        miss: Miss,
+        *,
+        open_by: str | None = None,
+        secrets: Secrets | None = None,
+    ) -> None:
+        known = secrets or {}
+        usable = [rule for rule in allow if open_by is None and not _lacks_secret(rule, known)]
+        denials = list(deny)
+        self.rules = (*usable, *denials)
+        self.path_judged = any(rule.judges_path for rule in self.rules)
+        self._allow = engine.build(usable)
+        self._deny = engine.build(denials, deny=True) if denials else None
+        self._allowed = [self._answer("allow", rule.name, "allowed by rule") for rule in usable]
+        self._denied = [self._answer("deny", rule.name, "denied by rule") for rule in denials]
+        self._otherwise = self._answer("deny", miss.rule, miss.reason)
+        self._open = None
+        if open_by is not None:
+            self._open = self._answer("allow", open_by, "the port is allowed whatever is sent")
+        self._edits = (
+            [_editor(rule, known) for rule in usable] if any(r.header_matches for r in usable) else None
+        )
+
+    def _answer(self, verdict: str, rule: str, reason: str) -> Judgement:
+        return Judgement(verdict, verdict != "deny", rule, reason, self.path_judged)
+
+    @property
+    def steps(self) -> int:
+        """Instructions that one byte of a path may visit, at the worst."""
+        return self._allow.steps + (self._deny.steps if self._deny else 0)
+
+    def judge(self, request: Request) -> Judgement:
+        """The verdict on one request."""
+        if self._deny is not None:
+            for leaf in self._deny.candidates(request):
+                if leaf.matches(request):
+                    return self._denied[leaf.order]
+        if self._open is not None:
+            return self._open
+        if self._edits is not None:
+            return self._judge_with_edits(request)
+        for leaf in self._allow.candidates(request):
+            for condition in leaf.conditions:
+                if not condition(request):
+                    break
+            else:
+                return self._allowed[leaf.order]
+        return self._otherwise
+
+    def _judge_with_edits(self, request: Request) -> Judgement:
+        """Every rule that matches gets its edits made, in the order of the rules (as in Cilium's proxy)."""
+        assert self._edits is not None
+        found = sorted({leaf.order for leaf in self._allow.candidates(request) if leaf.matches(request)})
+        edits: list[HeaderEdit] = []
+        matched: list[int] = []
+        for order in found:
+            own = self._edits[order](request)
+            if own is not None:
+                matched.append(order)
+                edits += own
+        if not matched:
+            return self._otherwise
+        answer = self._allowed[matched[0]]
+        return replace(answer, edits=tuple(edits)) if edits else answer
+
+
+class AuditedRules:
+    """Rules of which some are only tried: what they alone deny is let pass, as `audit`."""
+
+    __slots__ = ("_all", "_enforced", "path_judged", "rules")
+
+    def __init__(self, every: HttpRules, enforced: HttpRules) -> None:
+        self._all = every
+        self._enforced = enforced
+        self.rules = tuple(dict.fromkeys((*every.rules, *enforced.rules)))
+        self.path_judged = every.path_judged or enforced.path_judged
+
+    @property
+    def steps(self) -> int:
+        """Instructions that one byte of a path may visit, at the worst."""
+        return self._all.steps + self._enforced.steps
+
+    def judge(self, request: Request) -> Judgement:
+        """What all rules say; where that is a denial, what the enforced ones say without the tried ones."""
+        full = self._all.judge(request)
+        if full.allowed:
+            return full
+        enforced = self._enforced.judge(request)
+        if not enforced.allowed:
+            return enforced
+        # Only what is enforced can ask for a path to be refused.
+        return replace(
+            full, verdict="audit", allowed=True, edits=enforced.edits, path_judged=enforced.path_judged
+        )
+
+
+def _lacks_secret(rule: HttpRule, secrets: Secrets) -> bool:
+    """Without its value a header cannot be matched: the rule allows nothing (Cilium, getHTTPRule)."""
+    return any(missing_secret(match, secrets) for match in rule.header_matches)
+
+
+def missing_secret(match: HeaderMatch, secrets: Secrets) -> bool:
+    """Whether a header match has no value, as its secret is not there."""
+    return bool(match.secret) and match.secret not in secrets and not match.value
+
+
+Edits = Callable[[Request], list[HeaderEdit] | None]
+
+
+def _editor(rule: HttpRule, secrets: Secrets) -> Edits:
+    """What a rule changes in a request that it matches; None if its headers must match and do not."""
+    matches = [(match, secrets.get(match.secret, match.value)) for match in rule.header_matches]
+
+    def edits(request: Request) -> list[HeaderEdit] | None:
+        made: list[HeaderEdit] = []
+        for match, value in matches:
+            own = _mismatch(match, value, joined(request.headers, match.name))
+            if own is None:
+                return None
+            made += own
+        return made
+
+    return edits
+
+
+def _mismatch(match: HeaderMatch, expected: bytes, sent: bytes | None) -> list[HeaderEdit] | None:
+    """The edits for one header, after what was sent is known; an expected value of nothing means presence."""
+    if sent is not None and (not expected or sent == expected):
+        return []
+    match match.mismatch:
+        case Mismatch.FAIL:
+            return None
+        case Mismatch.DELETE:
+            return [HeaderEdit("delete", match.name, b"")] if sent is not None else []
+        case other:
+            return [HeaderEdit(other.value.lower(), match.name, expected)]

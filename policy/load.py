@@ -1,0 +1,210 @@
+"""Files of rules into policies: which form a document has, whose rules they are, and what they are called."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from policy import cilium, kubernetes
+from policy.errors import Problem
+from policy.fields import metadata
+from policy.model import Policy
+from policy.shapes import Anything, Cursor, ListOf, Owner, Record, Report, Shape, Text, kind_of, suggest
+from policy.text import read
+
+DEFAULT_NAMESPACE = "default"
+"""Where an object without a namespace goes, as with kubectl."""
+ALL_NAMESPACES = "*"
+"""What stands for the namespace in the names of rules that hold in all of them."""
+
+_CILIUM = "cilium.io/v2"
+_KUBERNETES = "networking.k8s.io/v1"
+CNP = "CiliumNetworkPolicy"
+CCNP = "CiliumClusterwideNetworkPolicy"
+NP = "NetworkPolicy"
+_API_VERSIONS = {CNP: _CILIUM, CCNP: _CILIUM, NP: _KUBERNETES}
+_REFUSED_KINDS = {
+    "CiliumCIDRGroup": "CIDR groups are not read; write the CIDRs into the rules",
+    "ClusterNetworkPolicy": "tiers and priorities are not supported",
+    "AdminNetworkPolicy": "tiers and priorities are not supported",
+    "BaselineAdminNetworkPolicy": "tiers and priorities are not supported",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What files held. With any error in them the rules must not come into force."""
+
+    rules: tuple[Policy, ...]
+    errors: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+
+
+def load(files: Iterable[tuple[str, str]]) -> Loaded:
+    """Read rules from (file name, text) pairs.
+
+    All errors of all files are returned at once; of an object with errors, no rule is. Names are unique
+    among the objects of one kind, as they are in a cluster.
+    """
+    policies: list[Policy] = []
+    errors: list[Problem] = []
+    warnings: list[Problem] = []
+    for file, text in files:
+        documents, broken = read(file, text)
+        errors += broken
+        for document in documents:
+            report = Report(file, document.line_of)
+            policies += _document(Cursor(document.value, document.root, report), _stem(file))
+            errors += report.errors
+            warnings += report.warnings
+    errors += _same_names(policies)
+    warnings += _names_across_kinds(policies)
+    return Loaded(tuple(policies), tuple(errors), tuple(warnings))
+
+
+def _stem(file: str) -> str:
+    return file.rpartition("/")[2].partition(".")[0] or "rules"
+
+
+def _document(at: Cursor, stem: str) -> list[Policy]:
+    if isinstance(at.value, list):
+        return _classic(at, stem)
+    if not isinstance(at.value, dict):
+        at.error(f"must be an object or a list of rules, not {kind_of(at.value)}")
+        return []
+    kind = at.value.get("kind")
+    if not isinstance(kind, str):
+        mend = (
+            ": write a list, [{…}]"
+            if "endpointSelector" in at.value
+            else f"; known are {', '.join(_API_VERSIONS)}"
+        )
+        at.error(f"has no kind{mend}")
+        return []
+    if kind == "List" or (kind.endswith("List") and kind[:-4] in _API_VERSIONS):
+        return _list(at, stem)
+    if kind in _API_VERSIONS:
+        return _object(at, kind)
+    why = _REFUSED_KINDS.get(kind)
+    at.at("kind").error(
+        f"{kind}: {why}" if why else f"{kind} is not a kind of policy{suggest(kind, list(_API_VERSIONS))}"
+    )
+    return []
+
+
+_list_shape: Record[dict[str, Any]] = Record(
+    {"apiVersion": Anything(), "kind": Anything(), "metadata": Anything(), "items": ListOf(Anything())},
+    lambda at, found: found,
+    required=("items",),
+)
+
+
+def _list(at: Cursor, stem: str) -> list[Policy]:
+    if _list_shape.read(at) is None:
+        return []
+    items = at.at("items")
+    return [policy for i in range(len(items.value)) for policy in _document(items.at(i), stem)]
+
+
+def _envelope(kind: str) -> Record[dict[str, Any]]:
+    """What stands around a spec. `status` is the cluster's note about the object, not a part of it."""
+    several: dict[str, Shape[Any]] = {"specs": ListOf(Anything())} if kind != NP else {}
+    fields: dict[str, Shape[Any]] = {
+        "apiVersion": Text(_API_VERSIONS[kind].replace(".", r"\."), f"must be {_API_VERSIONS[kind]}"),
+        "kind": Anything(),
+        "metadata": metadata,
+        "spec": Anything(),
+        "status": Anything(),
+    }
+    return Record(
+        fields | several,
+        lambda at, found: found,
+        required=("apiVersion", "metadata"),
+        check=_check_spec,
+        hints={"description": "did you mean spec.description?"},
+    )
+
+
+def _check_spec(at: Cursor, found: dict[str, Any]) -> None:
+    if not at.value.get("spec") and not at.value.get("specs"):
+        at.error("has no spec")
+    if "metadata" in found and at.value.get("kind") == CCNP and "namespace" in found["metadata"]:
+        at.at("metadata").at("namespace").error(f"a {CCNP} stands in no namespace")
+
+
+def _object(at: Cursor, kind: str) -> list[Policy]:
+    before = len(at.report.errors)
+    _envelope(kind).read(at)
+    about = at.value.get("metadata")
+    about = about if isinstance(about, dict) else {}
+    namespace = cilium.CLUSTERWIDE if kind == CCNP else str(about.get("namespace", DEFAULT_NAMESPACE))
+    name = f"{namespace or ALL_NAMESPACES}/{about.get('name', '')}"
+    shape: Shape[Policy] = kubernetes.spec if kind == NP else cilium.rule
+    found = []
+    for pointer, section in _specs(at.value):
+        spec = at
+        for step in pointer:
+            spec = spec.at(step)
+        found.append(shape.read(spec.owned_by(Owner(name, namespace, spec.pointer, section))))
+    # An object is one thing: with an error in one part of it, nothing of it is a rule.
+    return [policy for policy in found if policy is not None] if len(at.report.errors) == before else []
+
+
+def _specs(value: dict[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
+    """Where the specs of an object stand, and what goes in front of the names of their rules."""
+    several = value.get("specs")
+    return ([(("spec",), "")] if value.get("spec") else []) + [
+        (("specs", i), f"specs[{i}].") for i in range(len(several) if isinstance(several, list) else 0)
+    ]
+
+
+def _classic(at: Cursor, stem: str) -> list[Policy]:
+    """The list of rules that `cilium policy import` took: rules without objects around them.
+
+    They hold in all namespaces. A rule is called by its label `name`, or else by its file and place in it.
+    """
+    names = [_label_name(item) for item in at.value]
+    count = Counter(names)
+    found = []
+    for i, name in enumerate(names):
+        own = f"{name or stem}" + ("" if name and count[name] == 1 else f"[{i}]")
+        owner = Owner(f"{ALL_NAMESPACES}/{own}", None, f"{at.pointer}/{i}")
+        found.append(cilium.rule.read(at.at(i).owned_by(owner)))
+    return [policy for policy in found if policy is not None]
+
+
+def _label_name(item: object) -> str:
+    labels = item.get("labels") if isinstance(item, dict) else None
+    for label in labels if isinstance(labels, list) else ():
+        if isinstance(label, dict) and label.get("key") in ("name", "io.cilium.k8s.policy.name"):
+            return str(label.get("value", ""))
+    return ""
+
+
+def _same_names(policies: list[Policy]) -> list[Problem]:
+    """Two objects of one kind and name are one object in a cluster: only one of them could count."""
+    first: dict[tuple[str, str, str], Policy] = {}
+    problems = []
+    for policy in policies:
+        other = first.setdefault((policy.kind, policy.name, policy.section), policy)
+        if other is not policy:
+            problems.append(
+                policy.place.problem(
+                    f"a {policy.kind} {policy.name} stands in {other.place.file}:{other.place.line} already"
+                )
+            )
+    return problems
+
+
+def _names_across_kinds(policies: list[Policy]) -> list[Problem]:
+    kinds: dict[str, set[str]] = {}
+    for policy in policies:
+        kinds.setdefault(policy.name, set()).add(policy.kind)
+    return [
+        policy.place.problem(f"{policy.name} is also a {other}: logs cannot tell their rules apart")
+        for policy in policies
+        for other in sorted(kinds[policy.name] - {policy.kind})
+        if other < policy.kind
+    ]

@@ -1,0 +1,80 @@
+"""Answers: at L3/L4 for a connection, at L7 for a request; and what a request must tell to be judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+
+class Action(Enum):
+    """What the kernel does with a new connection or datagram."""
+
+    PASS = "pass"
+    DENY = "deny"
+    REDIRECT = "redirect"
+    """To the proxy, which judges each request."""
+
+
+@dataclass(frozen=True, slots=True)
+class L4Verdict:
+    """What becomes of a connection, the rule that decided, and why.
+
+    `audit`: it passes only because the policy that would deny it is in audit mode.
+    """
+
+    action: Action
+    rule: str
+    reason: str
+    audit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderEdit:
+    """A change that an allowed request needs before it is forwarded (headerMatches).
+
+    `op`: `log` changes nothing; `add` appends a header; `delete` removes all headers of that name;
+    `replace` removes them and appends one. Values may be secrets: they are not shown and not logged.
+    """
+
+    op: str
+    name: bytes
+    value: bytes
+
+    def __repr__(self) -> str:
+        return f"HeaderEdit({self.op!r}, {self.name!r}, <not shown>)"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict on one request. Made once for each rule, not for each request (but for edits)."""
+
+    verdict: str
+    """`allow`, `deny`, or `audit`: would be denied, passes."""
+    allowed: bool
+    rule: str
+    reason: str
+    path_judged: bool
+    """Whether a path rule is in force: then a path that servers may read differently must be refused."""
+    edits: tuple[HeaderEdit, ...] = ()
+
+
+class Request(Protocol):
+    """What rules look at. `headers` is looked at only if a rule asks for headers."""
+
+    @property
+    def method(self) -> bytes:
+        """As sent: `GET`."""
+
+    @property
+    def path(self) -> bytes:
+        """With its query string: `/jobs/331?full=1`."""
+
+    @property
+    def host(self) -> bytes:
+        """In lower case, with its port if one was sent."""
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """(lower-case name, value) in order."""

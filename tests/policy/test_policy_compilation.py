@@ -1,0 +1,251 @@
+"""From rules to answers, for connections and for requests."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+
+import policy
+from policy import TCP, UDP, Node, Workload
+from rules_world import (
+    NODE,
+    WORKLOADS,
+    cnp,
+    compiled,
+    get,
+    http_rule,
+    judge,
+    l4,
+    number,
+    rule,
+    rules_of,
+)
+
+TWEETS, BATCH, HOST, WORLD = "10.0.0.3", "10.0.0.4", "10.0.0.1", "8.8.8.8"
+FROM_TWEETS = {"fromEndpoints": [{"matchLabels": {"app": "turtletweets"}}]}
+PORT_80 = {"toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}]}]}
+
+
+def test_gordons_story() -> None:
+    """The tweet service may GET /jobs/{id} and nothing else; each answer names its place in the rules."""
+    revision = compiled(http_rule({"method": "GET", "path": "/jobs/[0-9]+"}, **FROM_TWEETS))
+    assert l4(revision, TWEETS) == "redirect"
+    assert l4(revision, WORLD) == "deny"
+    allowed = judge(revision, get("/jobs/331"))
+    assert (allowed.verdict, allowed.rule) == ("allow", "*/f0[0]#ingress[0].toPorts[0].http[0]")
+    denied = judge(revision, get("/jobs", method="POST"))
+    assert (denied.verdict, denied.rule) == ("deny", "*/f0[0]#ingress[0].toPorts[0]")
+    assert allowed.path_judged
+    assert denied.path_judged
+
+
+def test_an_unselected_endpoint_is_open() -> None:
+    """Default deny begins with the first rule that selects an endpoint, in that direction only."""
+    revision = compiled(http_rule({}))
+    assert l4(revision, WORLD, endpoint="turtletweets") == "pass"
+    assert l4(revision, WORLD, direction="egress") == "pass"
+    assert not revision.endpoint("hr", "jobs-api").egress.enforced
+    assert revision.endpoint("hr", "jobs-api").ingress.enforced
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"ingress": [{}]}, "deny"),
+        ({"ingress": [{"fromEndpoints": []}]}, "deny"),
+        ({"ingress": [{"fromEndpoints": [], **PORT_80}]}, "deny"),
+        ({"ingress": [{"fromEndpoints": [{}]}]}, "pass"),
+        ({"ingress": [PORT_80]}, "pass"),
+        ({"ingress": [FROM_TWEETS]}, "pass"),
+        ({"ingress": [{"fromEntities": ["cluster"]}]}, "pass"),
+        ({"ingress": [{"fromEntities": ["all"]}]}, "pass"),
+        ({"ingress": [{"fromEntities": ["world", "remote-node", "none"]}]}, "deny"),
+        ({"ingress": [{"fromCIDR": ["10.0.0.0/8"]}]}, "deny"),
+        ({"ingressDeny": [{"fromCIDR": ["9.0.0.0/8"]}]}, "deny"),
+        ({"ingressDeny": [{}], "enableDefaultDeny": {"ingress": False}}, "pass"),
+        ({"ingressDeny": [FROM_TWEETS], "enableDefaultDeny": {"ingress": False}}, "deny"),
+        ({"ingress": [{"fromEndpoints": [{}]}], "ingressDeny": [FROM_TWEETS]}, "deny"),
+        ({"ingress": [{"fromEndpoints": [{}]}], "ingressDeny": [FROM_TWEETS | PORT_80]}, "deny"),
+        ({"ingress": [{}], "enableDefaultDeny": {"ingress": False}}, "pass"),
+        ({"egress": [{}], "enableDefaultDeny": {"ingress": True}}, "deny"),
+    ],
+)
+def test_who_may_connect(section: dict[str, object], expected: str) -> None:
+    """One rule, and what becomes of a connection from the tweet service to port 80."""
+    assert l4(compiled(rule(**section)), TWEETS) == expected
+
+
+def test_the_world_is_what_no_one_knows() -> None:
+    """A CIDR matches neither workloads nor nodes; the entity world includes every CIDR."""
+    everywhere = compiled(rule(ingress=[{"fromCIDR": ["0.0.0.0/0"]}]), node=Node(NODE.addresses, "policy"))
+    assert [l4(everywhere, peer) for peer in (WORLD, TWEETS, BATCH, HOST)] == ["pass", "deny", "deny", "deny"]
+    world = compiled(
+        rule(ingress=[{"fromEntities": ["world"]}, {"fromCIDR": ["9.9.0.0/16"]}]),
+    )
+    assert [l4(world, peer) for peer in (WORLD, "9.9.9.9", "2001:db8::1", TWEETS)] == ["pass"] * 3 + ["deny"]
+
+
+def test_cidr_exceptions() -> None:
+    """An exception takes its addresses out of its own block, not out of others."""
+    sets = [{"cidr": "9.0.0.0/8", "except": ["9.1.0.0/16"]}, {"cidr": "9.1.2.0/24"}]
+    revision = compiled(rule(ingress=[{"fromCIDRSet": sets}]))
+    assert [l4(revision, peer) for peer in ("9.0.0.1", "9.1.0.1", "9.1.2.1")] == ["pass", "deny", "pass"]
+
+
+def test_the_prefix_table_answers_like_identify() -> None:
+    """Whoever looks an address up by its longest prefix finds the number that identify gives."""
+    revision = compiled(rule(ingress=[{"fromCIDR": ["9.0.0.0/8", "9.1.2.0/24", "fd00::/8"]}]))
+    for text in ("9.1.2.3", "9.1.3.3", "1.1.1.1", TWEETS, HOST, "fd00::4", "fd00::5", "::1", "255.255.255.255"):
+        address = ip_address(text)
+        fitting = [p for p in revision.prefixes if p.network.version == address.version and address in p.network]
+        longest = max(fitting, key=lambda prefix: prefix.network.prefixlen)
+        assert longest.identity == revision.identify(address).number
+    assert revision.identify(ip_address("::ffff:10.0.0.3")).name == "hr/turtletweets"
+
+
+def test_names_of_identities() -> None:
+    """People see workloads, the host, the world and networks by name."""
+    revision = compiled(rule(ingress=[{"fromCIDR": ["9.0.0.0/8"]}]))
+    seen = {text: revision.identify(ip_address(text)).name for text in (TWEETS, "fd00::4", HOST, WORLD, "9.9.9.9")}
+    assert list(seen.values()) == ["hr/turtletweets", "ops/batch", "host", "world", "cidr:9.0.0.0/8"]
+
+
+def test_numbers_outlive_revisions() -> None:
+    """A peer keeps its number when workloads come and go: its class is the same."""
+    document = http_rule({}, **FROM_TWEETS)
+    more = (*WORKLOADS, Workload("new", "hr", {"app": "new"}, (ip_address("10.0.0.9"),)))
+    assert number(compiled(document), TWEETS) == number(compiled(document, workloads=more), TWEETS)
+
+
+def test_peers_that_no_rule_tells_apart_share_a_number() -> None:
+    """A thousand replicas cost the policy map what one does."""
+    replicas = [Workload(f"r{i}", "hr", {"app": "r", "hash": str(i)}, (ip_address(i + 2**24),)) for i in range(50)]
+    revision = compiled(rule(ingress=[PORT_80]), workloads=(*WORKLOADS, *replicas))
+    assert len({number(revision, str(w.addresses[0])) for w in replicas}) == 1
+
+
+def test_two_workloads_with_one_address_are_refused() -> None:
+    """Nobody could say whose rules apply."""
+    twin = Workload("twin", "hr", {}, (ip_address(TWEETS),))
+    with pytest.raises(policy.AddressConflict, match="hr/turtletweets's and hr/twin's"):
+        compiled(workloads=(*WORKLOADS, twin))
+
+
+def test_the_node_reaches_its_own_pods() -> None:
+    """Probes pass whatever the default, until the operator says otherwise; a deny rule still wins."""
+    document = http_rule({"path": "/jobs"})
+    assert l4(compiled(document), HOST) == "pass"
+    assert l4(compiled(document, node=Node(NODE.addresses, "policy")), HOST) == "redirect"
+    assert l4(compiled(rule(ingress=[FROM_TWEETS])), HOST, 9999) == "pass"
+    assert l4(compiled(rule(ingressDeny=[{"fromEntities": ["host"]}])), HOST) == "deny"
+
+
+def test_allow_without_requests_widens_a_port() -> None:
+    """An L3 or L4 rule beside an HTTP rule lets that peer send anything; others are still judged."""
+    for wider in (FROM_TWEETS, FROM_TWEETS | PORT_80, FROM_TWEETS | _ports("70", end=90)):
+        revision = compiled(http_rule({"path": "/jobs"}), rule(ingress=[wider]))
+        assert (l4(revision, TWEETS), l4(revision, WORLD)) == ("pass", "redirect")
+
+
+def _ports(port: str, protocol: str = "TCP", end: int | None = None) -> dict[str, object]:
+    spec: dict[str, object] = {"port": port, "protocol": protocol}
+    return {"toPorts": [{"ports": [spec | ({"endPort": end} if end else {})]}]}
+
+
+@pytest.mark.parametrize(
+    ("ports", "open_ones"),
+    [
+        (_ports("80"), {(TCP, 80)}),
+        (_ports("53", "UDP"), {(UDP, 53)}),
+        (_ports("53", "ANY"), {(TCP, 53), (UDP, 53)}),
+        (_ports("53", "udp"), {(UDP, 53)}),
+        (_ports("50", end=60), {(TCP, 53)}),
+        (_ports("0"), {(TCP, 53), (TCP, 80), (TCP, 8080)}),
+        (_ports("HTTP"), {(TCP, 80)}),
+        (_ports("metrics"), set()),
+        ({"toPorts": []}, set()),
+    ],
+)
+def test_ports(ports: dict[str, object], open_ones: set[tuple[int, int]]) -> None:
+    """Numbers, ranges, names of the endpoint, protocols."""
+    revision = compiled(rule(ingress=[ports]))
+    tried = [(protocol, port) for protocol in (TCP, UDP) for port in (53, 80, 8080)]
+    assert {t for t in tried if l4(revision, WORLD, t[1], t[0]) == "pass"} == open_ones
+
+
+def test_an_egress_port_name_is_the_peers() -> None:
+    """`http` at the jobs API is its port 80, and nothing at a peer that has no such port."""
+    to_anyone = {"endpointSelector": {"matchLabels": {"app": "turtletweets"}}, "egress": [_ports("http")]}
+    revision = compiled(to_anyone)
+    where = {"endpoint": "turtletweets", "direction": "egress"}
+    assert l4(revision, "10.0.0.2", 80, **where) == "pass"
+    assert [l4(revision, "10.0.0.2", 81, **where), l4(revision, BATCH, 80, **where)] == ["deny", "deny"]
+
+
+def test_overlapping_ranges_are_disjoint_entries() -> None:
+    """The policy map gets intervals that do not overlap, and agrees with decide at their ends."""
+    ranges = [_ports("10", end=30), _ports("20", end=40), _ports("41"), http_rule({})["ingress"][0]]
+    denied = _ports("25", end=26)
+    ingress = compiled(rule(ingress=ranges, ingressDeny=[denied])).endpoint("hr", "jobs-api").ingress
+    by_identity: dict[tuple[int, int], list[policy.L4Entry]] = {}
+    for entry in ingress.entries:
+        by_identity.setdefault((entry.identity, entry.protocol), []).append(entry)
+        for port in (entry.first_port, entry.last_port):
+            assert ingress.decide(entry.identity, entry.protocol, port).action is entry.action
+    for entries in by_identity.values():
+        assert all(a.last_port < b.first_port for a, b in zip(entries, entries[1:], strict=False))
+    assert ingress.decide(entries[0].identity, TCP, 25).action is policy.Action.DENY or len(by_identity) > 1
+
+
+def test_a_cnp_selector_means_its_own_namespace() -> None:
+    """`[{}]` in a CiliumNetworkPolicy is every pod of its namespace: no other namespace, no world."""
+    spec = rule(ingress=[{"fromEndpoints": [{}]}])
+    revision = compiled(cnp(spec), node=Node(NODE.addresses, "policy"))
+    assert [l4(revision, peer) for peer in (TWEETS, BATCH, WORLD, HOST)] == ["pass", "deny", "deny", "deny"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "reached"),
+    [
+        ({"app": "batch"}, False),
+        ({"app": "batch", "io.kubernetes.pod.namespace": "ops"}, True),
+        ({"k8s:io.kubernetes.pod.namespace": "ops"}, True),
+        ({"k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name": "ops"}, True),
+        ({"any:app": "batch", "any:io.kubernetes.pod.namespace": "ops"}, True),
+        ({"k8s:app": "batch", "k8s:io.kubernetes.pod.namespace": "hr"}, False),
+        ({"container:app": "batch", "k8s:io.kubernetes.pod.namespace": "ops"}, False),
+    ],
+)
+def test_label_sources_and_namespaces(labels: dict[str, str], reached: bool) -> None:
+    """Prefixes choose a label's source; a namespace label reaches into other namespaces."""
+    revision = compiled(cnp(rule(ingress=[{"fromEndpoints": [{"matchLabels": labels}]}])))
+    assert (l4(revision, BATCH) == "pass") is reached
+
+
+def test_reserved_labels_in_a_selector_mean_no_namespace() -> None:
+    """`reserved:host` selects the host from inside a namespaced policy."""
+    spec = rule(ingress=[{"fromEndpoints": [{"matchLabels": {"reserved:host": ""}}]}])
+    assert l4(compiled(cnp(spec), node=Node(NODE.addresses, "policy")), HOST) == "pass"
+
+
+def test_what_does_not_exist_is_not_an_endpoint() -> None:
+    """Asking for an endpoint that nobody knows raises, and requests that are not judged have no judge."""
+    revision = compiled(rule(ingress=[PORT_80]))
+    with pytest.raises(policy.UnknownEndpoint):
+        revision.endpoint("hr", "nobody")
+    with pytest.raises(policy.NotJudged):
+        judge(revision, get("/"))
+
+
+def test_a_revision_is_its_own() -> None:
+    """Compiling again gives another value; the first one still answers as before."""
+    first, second = compiled(http_rule({"path": "/a"})), compiled(http_rule({"path": "/b"}))
+    assert (judge(first, get("/a")).allowed, judge(second, get("/a")).allowed) == (True, False)
+
+
+def test_rules_that_could_stall_the_node_are_refused_together() -> None:
+    """Patterns that each pass, but together would cost too much on a long path."""
+    wide = [{"path": f".*{'[a-z]' * 200}{i}"} for i in range(120)]
+    with pytest.raises(policy.CompileError, match="instructions for each byte"):
+        policy.compile(rules_of(http_rule(*wide)), WORKLOADS, NODE, 1)
