@@ -1,0 +1,61 @@
+"""Where a head ends in the bytes received so far, and whether it can still become a good one.
+
+What is wrong is told by the first offending byte, so the answer does not depend on how the bytes
+were split: a head with a bare LF is refused when that LF arrives, not when the client gives up.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from parsers.http1.limits import Limits
+from parsers.http1.reasons import refusal
+
+END: Final = b"\r\n\r\n"
+# The first byte of a TLS handshake record (RFC 8446 section 5.1): no HTTP method begins with it.
+_TLS_HANDSHAKE: Final = b"\x16"
+_bare_re: Final = re.compile(rb"\r\n|([\r\n])")
+INCOMPLETE: Final = -1
+
+
+def bare_line_break(data: bytes, start: int, end: int, final: bool) -> int:
+    """The offset of the first CR or LF in data[start:end] that is not part of CRLF, or -1.
+
+    Unless `final`, a CR at the very end may still become CRLF.
+    """
+    pairs = data.count(b"\r\n", start, end)
+    waiting = not final and data.endswith(b"\r", start, end)
+    if data.count(b"\n", start, end) == pairs and data.count(b"\r", start, end) - waiting == pairs:
+        return -1
+    stop = end - waiting
+    return next(match.start() for match in _bare_re.finditer(data, start, stop) if match[1] is not None)
+
+
+def head_end(data: bytes, start: int, searched: int, limits: Limits) -> int:
+    """The offset after the empty line of the head at `start`, or INCOMPLETE.
+
+    `searched` is an offset before which no empty line begins. Raises ParseError tls, bare_line_break,
+    limit_request_line or limit_head, whichever byte comes first.
+    """
+    if data.startswith(_TLS_HANDSHAKE, start):
+        raise refusal("tls", data[start : start + 16])
+    allowed = start + limits.max_head
+    found = data.find(END, max(start, searched), allowed)
+    stop = found + len(END) if found >= 0 else min(len(data), allowed)
+    bare = bare_line_break(data, start, stop, final=found >= 0)
+    _check_first_line(data, start, stop, bare, limits)
+    if bare >= 0:
+        raise refusal("bare_line_break", data[max(start, bare - 20) : bare + 20])
+    if found < 0 and len(data) >= allowed:
+        raise refusal("limit_head", data[start : start + 60])
+    return stop if found >= 0 else INCOMPLETE
+
+
+def _check_first_line(data: bytes, start: int, stop: int, bare: int, limits: Limits) -> None:
+    """Raise ParseError limit_request_line if the first line is over its limit before a bare line break."""
+    longest = start + limits.max_request_line
+    if stop <= longest or 0 <= bare < longest:
+        return
+    if data.find(b"\r\n", start, longest + 2) < 0:
+        raise refusal("limit_request_line", data[start : start + 60])
