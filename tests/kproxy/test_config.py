@@ -107,7 +107,9 @@ def test_each_mistake_is_named(tmp_path: Path, more: dict[str, Any], pointer: st
 def test_all_mistakes_at_once(tmp_path: Path) -> None:
     """Mistakes in different places and depths are told together, each on its own line of the file."""
     path = tmp_path / "config.json"
-    path.write_text('{\n "node": 3,\n "rules": ["r"],\n "limits": {\n  "http": {"headBytes": 1}},\n "x": 1\n}')
+    path.write_text(
+        '{\n "node": 3,\n "rules": ["r"],\n "limits": {\n  "http": {"headBytes": 1}},\n "x": 1\n}'
+    )
     told = {(problem.line, problem.pointer) for problem in refused(path)}
     assert told == {(2, "/node"), (1, ""), (5, "/limits/http/headBytes"), (6, "/x")}
 
@@ -160,7 +162,9 @@ def test_addresses(text: str, address: Address) -> None:
     assert str(address) == text
 
 
-@pytest.mark.parametrize("text", ["", "9964", "::1:80", "[127.0.0.1]:80", "1.2.3.4:", "1.2.3.4:x", "1.2.3.4:-1"])
+@pytest.mark.parametrize(
+    "text", ["", "9964", "::1:80", "[127.0.0.1]:80", "1.2.3.4:", "1.2.3.4:x", "1.2.3.4:-1"]
+)
 def test_not_addresses(text: str) -> None:
     """Anything that needs a guess or a name server is refused."""
     with pytest.raises(ValueError, match="is not"):

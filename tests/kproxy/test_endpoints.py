@@ -20,7 +20,12 @@ JOBS = {
     "addresses": ["10.0.0.2"],
     "ports": {"http": 80},
 }
-TWEETS = {"name": "turtletweets", "namespace": "hr", "labels": {"app": "turtletweets"}, "addresses": ["10.0.0.3"]}
+TWEETS = {
+    "name": "turtletweets",
+    "namespace": "hr",
+    "labels": {"app": "turtletweets"},
+    "addresses": ["10.0.0.3"],
+}
 
 
 def parse(*entries: dict[str, Any]) -> tuple[endpoints.Endpoint, ...]:
@@ -86,7 +91,11 @@ def test_splice_can_be_switched_off() -> None:
         ({"labels": {"app": 1}}, "labels/app", "expected `str`"),
         ({"labels": {"reserved:host": ""}}, "labels/reserved:host", "is not for endpoints"),
         ({"labels": {"reserved:remote-node": ""}}, "labels/reserved:remote-node", "stands in no namespace"),
-        ({"labels": {"io.kubernetes.pod.namespace": "x"}}, "labels/io.kubernetes.pod.namespace", "another namesp"),
+        (
+            {"labels": {"io.kubernetes.pod.namespace": "x"}},
+            "labels/io.kubernetes.pod.namespace",
+            "another namesp",
+        ),
         ({"addresses": []}, "addresses", "length >= 1"),
         ({"addresses": ["10.0.0.2/24"]}, "addresses/0", "without its prefix length"),
         ({"addresses": ["10.0.0.2", "010.0.0.3"]}, "addresses/1", "is not an IP address"),
