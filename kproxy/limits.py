@@ -138,3 +138,13 @@ class Limits(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=
             '"other", so that a large policy cannot exhaust the memory of the node or of Prometheus.',
         ),
     ] = 10_000
+
+
+LIMIT_REASONS = {
+    "limit_request_line": "requestLineBytes",
+    "limit_head": "headBytes",
+    "limit_fields": "headFields",
+    "limit_chunk_framing": "chunkOverheadBytes",
+    "limit_trailers": "trailerBytes",
+}
+"""The parser's reasons that mean that a bound bit, with the bound's key."""

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 from kproxy.accesslog import Timestamps, quoted, quoted_text
 from kproxy.judgement import Judgement, PairJudgement
+from kproxy.limits import LIMIT_REASONS
 from kproxy.metrics import LATENCY_BOUNDS_NS, Cell, Metrics
 
 
@@ -159,6 +160,8 @@ class FlowObserver:
         observer = self._observer
         side = self._sides[0]
         observer.metrics.parse_errors[self._protocol, reason].value += 1
+        if reason in LIMIT_REASONS:
+            observer.metrics.limit(LIMIT_REASONS[reason])
         key = (side.endpoint, side.direction, self._protocol, "error", "")
         observer.metrics.request_cell(key).value += 1
         if observer.write is not None:
@@ -167,6 +170,12 @@ class FlowObserver:
             facts = b"" if head is None else _FACTS % self._facts(head)
             rest = b'%b,"detail":%b' % (facts, detail_text)
             observer.write(_OTHER % (observer.now(), told, status, rest))
+
+    def judged_by(self, sides: Sequence[Side]) -> None:
+        """Take note that a new policy has the flow judged by other sides from its next request on."""
+        self._sides = tuple(sides)
+        self._places = [b""] * len(sides)
+        self._judgement = None
 
     def closed(self, reason: str) -> None:
         """Count the connection's end; `reason` is one of the service's own short words."""
