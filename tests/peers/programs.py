@@ -68,7 +68,7 @@ class Peer:
 
 
 def plain(pair: str) -> str:
-    """An address and port without the form that IPv4 takes on an IPv6 socket: [::ffff:10.0.0.1]:80 is 10.0.0.1:80."""
+    """Undo the form of IPv4 on an IPv6 socket: [::ffff:10.0.0.1]:80 is 10.0.0.1:80."""
     host, _, port = pair.rpartition(":")
     return f"{host[8:-1]}:{port}" if host.startswith("[::ffff:") else pair
 
