@@ -72,7 +72,7 @@ def parties_of(
         if local.is_loopback:
             return None
         server, port = local, local_port
-    known = directory.by_netns(origin.peer_netns) if origin.paired else None
+    known = endpoint if direction == Direction.EGRESS else _holder(directory, origin)
     owner = directory.by_address(server) if direction == Direction.EGRESS else None
     return Parties(
         direction,
@@ -81,10 +81,15 @@ def parties_of(
         client_port,
         server,
         port,
-        known.name if known else None,
+        known.endpoint.addresses[0] if known else client,
         origin.paired and origin.peer_netns == directory.host_netns,
         owner.name if owner else None,
     )
+
+
+def _holder(directory: Directory, origin: Origin) -> EnforcedEndpoint | None:
+    """The endpoint in whose namespace the client's socket is known to be."""
+    return directory.by_netns(origin.peer_netns) if origin.paired else None
 
 
 def _name(address: tuple[str, int]) -> tuple[IPAddress, int]:

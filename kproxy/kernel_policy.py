@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from kproxy.enforcement import EnforcedEndpoint
 from policy import Action as PolicyAction
 from policy import DirectionPolicy, NodePolicy
+from policy.identities import HOST
 from sockmap.layout import Action, Direction
 from sockmap.tables import Entry, Tables
 
@@ -24,8 +25,8 @@ def tables_of(policy: NodePolicy, enforced: Iterable[EnforcedEndpoint]) -> Table
         prefixes=tuple((prefix.network, prefix.identity) for prefix in policy.prefixes),
         defaults={
             endpoint.number: (
-                _ACTIONS[policy.endpoint(*endpoint.name).ingress.default.action],
-                _ACTIONS[policy.endpoint(*endpoint.name).egress.default.action],
+                _ACTIONS[policy.endpoint(*endpoint.name).ingress.default],
+                _ACTIONS[policy.endpoint(*endpoint.name).egress.default],
             )
             for endpoint in endpoints
         },
@@ -35,7 +36,7 @@ def tables_of(policy: NodePolicy, enforced: Iterable[EnforcedEndpoint]) -> Table
             for direction in Direction
             for entry in _entries(endpoint.number, direction, _half(policy, endpoint, direction))
         ),
-        host_identity=policy.host.number,
+        host_identity=HOST,
     )
 
 

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from kproxy.judgement import PairRules, Rules
 from kproxy.observer import Side
-from policy import Action, DirectionPolicy, Identity, L4Verdict, NodePolicy
+from policy import TCP, Action, DirectionPolicy, Identity, L4Verdict, NodePolicy
+from policy.identities import HOST
 from sockmap.layout import Direction, IPAddress
 
-TCP = 6
+_HOST = Identity(HOST, "host", "host")
 
 
 class EndpointName(NamedTuple):
@@ -33,7 +34,8 @@ class Parties:
         endpoint: that endpoint.
         client, client_port: who called.
         server, server_port: who was called.
-        client_endpoint: the endpoint in whose namespace the client's socket is known to be, if one.
+        client_known_as: the address by which the policy knows the client: its endpoint's, where the client's
+            socket is known to be in that endpoint's namespace; else the one that it shows.
         client_is_host: the client's socket is known to be in the host's namespace.
         server_endpoint: the enforced endpoint that has the server's address, if one.
     """
@@ -44,7 +46,7 @@ class Parties:
     client_port: int
     server: IPAddress
     server_port: int
-    client_endpoint: EndpointName | None
+    client_known_as: IPAddress
     client_is_host: bool
     server_endpoint: EndpointName | None
 
@@ -69,11 +71,11 @@ class Ruling:
 def rule(policy: NodePolicy, parties: Parties) -> Ruling:
     """Ask a policy about a flow, and where both ends are enforced here, ask for both."""
     if parties.direction == Direction.INGRESS:
-        return _ingress(policy, parties, parties.endpoint, None)
+        return _ingress(policy, parties, parties.endpoint)
     egress = _egress(policy, parties)
     if parties.server_endpoint is None or egress.verdict.action is Action.DENY:
         return egress
-    return _combine(egress, _ingress(policy, parties, parties.server_endpoint, parties.endpoint))
+    return _combine(egress, _ingress(policy, parties, parties.server_endpoint))
 
 
 def _egress(policy: NodePolicy, parties: Parties) -> Ruling:
@@ -83,10 +85,9 @@ def _egress(policy: NodePolicy, parties: Parties) -> Ruling:
     return _ruling(egress, server, parties.server_port, side)
 
 
-def _ingress(
-    policy: NodePolicy, parties: Parties, endpoint: EndpointName, client: EndpointName | None
-) -> Ruling:
-    peer = _client_identity(policy, parties, client)
+def _ingress(policy: NodePolicy, parties: Parties, endpoint: EndpointName) -> Ruling:
+    """The namespace that holds the client's socket says more than the address it shows."""
+    peer = _HOST if parties.client_is_host else policy.identify(parties.client_known_as)
     ingress = policy.endpoint(*endpoint).ingress
     side = Side(str(endpoint), "ingress", peer.name, _written(parties.client, parties.client_port))
     return _ruling(ingress, peer, parties.server_port, side)
@@ -96,14 +97,6 @@ def _ruling(direction: DirectionPolicy, peer: Identity, port: int, side: Side) -
     verdict = direction.decide(peer.number, TCP, port)
     rules = direction.http(peer.number, port) if verdict.action is Action.REDIRECT else None
     return Ruling(verdict, (side,), rules, side.direction == "ingress")
-
-
-def _client_identity(policy: NodePolicy, parties: Parties, client: EndpointName | None) -> Identity:
-    """The namespace that holds the client's socket says more than the address it has."""
-    known = client or parties.client_endpoint
-    if known is not None:
-        return policy.identity_of(*known)
-    return policy.host if parties.client_is_host else policy.identify(parties.client)
 
 
 def _combine(egress: Ruling, ingress: Ruling) -> Ruling:

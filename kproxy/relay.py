@@ -1,7 +1,7 @@
 """One flow's two sockets on the event loop: bytes in, calls to the sans-IO core, and its effects out.
 
-Nothing is decided here. Both sockets carry SO_LINGER 0 until an orderly end, so that a crash, a kill or an abort is
-a reset for both sides and never a clean end of file after half a message.
+Nothing is decided here. Both sockets carry SO_LINGER 0 until an orderly end, so that a crash, a kill or an abort
+is a reset for both sides and never a clean end of file after half a message.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 # Above this much unsent, the other side is no longer read; below the second, it is again.
 HIGH_WATER = 256 * 1024
@@ -78,9 +78,8 @@ class _Side(asyncio.Protocol):
         self.relay = relay
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
+        self.transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.relay.lost(self, error)

@@ -25,13 +25,23 @@ class Wanted:
     """
 
     endpoints: tuple[Endpoint, ...]
-    rules: policy.Rules
+    rules: tuple[policy.Policy, ...]
     warnings: tuple[str, ...]
 
     def compile(self, config: Config, host_addresses: Iterable[IPAddress], revision: int) -> NodePolicy:
-        """Compile for this node as it is now."""
+        """Compile for this node as it is now.
+
+        Raises:
+            FileError: the rules cannot be in force together.
+        """
         node = policy.Node(tuple(host_addresses), config.allow_localhost)
-        return policy.compile(self.rules, [workload_of(one) for one in self.endpoints], node, revision)
+        workloads = [workload_of(one) for one in self.endpoints]
+        try:
+            return policy.compile(self.rules, workloads, node, revision)
+        except policy.CompileError as error:
+            raise FileError([_problem(one) for one in error.problems]) from error
+        except policy.AddressConflict as error:
+            raise FileError([Problem(config.endpoints, 0, "", str(error))]) from error
 
 
 def read(config: Config) -> Wanted:
@@ -49,11 +59,15 @@ def read(config: Config) -> Wanted:
     texts = rules.read(config.rules)
     problems += texts.errors
     loaded = policy.load(texts.files)
-    problems += [Problem(one.file, one.line, one.pointer, one.message, one.mend) for one in loaded.errors]
+    problems += [_problem(one) for one in loaded.errors]
     if problems:
         raise FileError(problems)
-    warnings = [str(warning) for warning in (*texts.warnings, *loaded.warnings)]
+    warnings = [str(one) for one in (*texts.warnings, *(_problem(one) for one in loaded.warnings))]
     return Wanted(found, loaded.rules, tuple(warnings))
+
+
+def _problem(found: policy.Problem) -> Problem:
+    return Problem(found.file, found.line, found.pointer, found.message)
 
 
 def workload_of(endpoint: Endpoint) -> Workload:

@@ -11,12 +11,11 @@ from ipaddress import IPv6Address
 
 from kproxy.enforcement import EnforcedEndpoint
 from kproxy.logs import logger
-from policy import Action, NodePolicy
+from policy import TCP, Action, NodePolicy
 from sockmap.diag import Connection, Name
 from sockmap.layout import IPAddress
 
 _log = logger(__name__)
-TCP = 6
 
 
 @dataclass(frozen=True, slots=True)

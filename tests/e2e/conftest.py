@@ -12,6 +12,8 @@ from kproxy.demo.network import Network, PodSpec
 @pytest.fixture(scope="session")
 def network() -> Iterator[Network]:
     """A client, a server and a stranger on one bridge."""
-    pods = [PodSpec(name, labels={"app": name}, ports={"http": 80}) for name in ("client", "server", "stranger")]
+    pods = [
+        PodSpec(name, labels={"app": name}, ports={"http": 80}) for name in ("client", "server", "stranger")
+    ]
     with Network("kpe2e", pods) as made:
         yield made

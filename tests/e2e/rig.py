@@ -52,6 +52,14 @@ def http_rule(
     }
 
 
+def document(policies: Iterable[Mapping[str, Any]]) -> str:
+    """One rule file: a List of policies, or the classic plain list of rules."""
+    items = list(policies)
+    if all("kind" in item for item in items):
+        return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    return json.dumps(items)
+
+
 @dataclass
 class Node:
     """A running kproxy and its files."""
@@ -84,19 +92,23 @@ class Node:
     def put_rules(self, policies: Iterable[Mapping[str, Any]]) -> None:
         """Replace the rule file as an editor would, by rename."""
         fresh = self.rules.with_suffix(".new")
-        fresh.write_text(json.dumps(list(policies)))
+        fresh.write_text(document(policies))
         fresh.rename(self.rules)
 
 
 @contextmanager
 def running_node(
-    folder: Path, pods: Iterable[Pod], policies: Iterable[Mapping[str, Any]], enforced: Iterable[str], **settings: Any
+    folder: Path,
+    pods: Iterable[Pod],
+    policies: Iterable[Mapping[str, Any]],
+    enforced: Iterable[str],
+    **settings: Any,
 ) -> Iterator[Node]:
     """Run kproxy with these policies; the pods named in `enforced` are under it, the others are peers."""
     rules = folder / "rules"
     rules.mkdir(parents=True)
     file = rules / "policy.json"
-    file.write_text(json.dumps(list(policies)))
+    file.write_text(document(policies))
     names = set(enforced)
     entries = [endpoint(pod, enforced=pod.name in names) for pod in pods]
     files = write_node(folder, [rules], entries, free_port(), **settings)
@@ -110,7 +122,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def connect(pod: Pod, target: Pod, port: int, family: int = socket.AF_INET, timeout: float = 10) -> socket.socket:
+def connect(
+    pod: Pod, target: Pod, port: int, family: int = socket.AF_INET, timeout: float = 10
+) -> socket.socket:
     """A connection from one pod to another."""
     address = str(target.v4 if family == socket.AF_INET else target.v6)
     with pod.inside():

@@ -131,7 +131,8 @@ def test_what_fell_to_tcp_is_spliced_again(node: Node, network: Network) -> None
         size = 8 * 1024 * 1024
         server.settimeout(10)
         writer = threading.Thread(
-            target=server.sendall, args=(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size),)
+            target=server.sendall,
+            args=(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size),),
         )
         writer.start()
         _drain(client, size)

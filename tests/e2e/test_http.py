@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,9 @@ ALLOWED, DENIED = Call("GET", "/jobs/331"), Call("POST", "/jobs", '{"title": "x"
 def api(network: Network) -> Iterator[Pod]:
     """The Jobs API in the server's pod."""
     server = network["server"]
-    with server.start(["/usr/bin/env", "python3", "-m", "kproxy.demo.jobs_api", "--port", "80"], listening=80):
+    with server.start(
+        [sys.executable, "-m", "kproxy.demo.jobs_api", "--port", "80"], listening=80
+    ):
         yield server
 
 
@@ -134,11 +137,11 @@ def test_upgraded_connection_is_opaque_and_half_closes(network: Network, tmp_pat
         client = connect(network["client"], network["server"], 83)
         upstream, _ = listener.accept()
         upstream.settimeout(10)
-        client.sendall(
-            b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-        )
+        client.sendall(b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         assert b"Upgrade: websocket" in upstream.recv(1000)
-        upstream.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        upstream.sendall(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        )
         assert client.recv(1000).startswith(b"HTTP/1.1 101")
         client.sendall(b"\x81\x05hello")
         assert upstream.recv(1000) == b"\x81\x05hello"

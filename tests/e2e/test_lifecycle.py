@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,8 +41,14 @@ def ours() -> list[str]:
     """BPF programs, maps and links of ours that the kernel holds."""
     found = []
     for kind in ("prog", "link"):
-        listed = json.loads(subprocess.run(["bpftool", kind, "show", "-j"], capture_output=True, check=True).stdout or "[]")
-        found += [f"{kind} {one.get('name', '')}" for one in listed if str(one.get("name", "")).startswith("kproxy_")]
+        listed = json.loads(
+            subprocess.run(["bpftool", kind, "show", "-j"], capture_output=True, check=True).stdout or "[]"
+        )
+        found += [
+            f"{kind} {one.get('name', '')}"
+            for one in listed
+            if str(one.get("name", "")).startswith("kproxy_")
+        ]
     tree = subprocess.run(["bpftool", "cgroup", "tree"], capture_output=True, text=True, check=True).stdout
     return found + [line for line in tree.splitlines() if "kproxy_" in line]
 
@@ -91,9 +98,7 @@ def test_withdrawn_l4_permission_ends_the_connection(
             client.recv(100)
 
 
-def test_connections_from_before_are_reset(
-    network: Network, listener: socket.socket, tmp_path: Path
-) -> None:
+def test_connections_from_before_are_reset(network: Network, listener: socket.socket, tmp_path: Path) -> None:
     """A connection that no hook has seen does not go on unjudged."""
     client = connect(network["client"], network["server"], 80)
     server, _ = listener.accept()
@@ -151,7 +156,9 @@ def test_sigkill_is_a_reset_and_leaves_nothing(
     eventually(lambda: not ours(), "everything is detached")
 
 
-def test_namespace_that_goes_is_let_go_and_one_that_comes_is_enforced(network: Network, tmp_path: Path) -> None:
+def test_namespace_that_goes_is_let_go_and_one_that_comes_is_enforced(
+    network: Network, tmp_path: Path
+) -> None:
     """kproxy keeps no namespace alive, and a pod that starts again under its name is under policy again."""
     pod = network.add(PodSpec("late", labels={"app": "late"}))
     name = pod.netns.name
@@ -169,7 +176,7 @@ def test_a_thousand_connections_at_once(network: Network, tmp_path: Path) -> Non
     """Each of a thousand open connections gets its own answer."""
     server = network["server"]
     with (
-        server.start(["python3", "-m", "kproxy.demo.jobs_api", "--port", "80"], listening=80),
+        server.start([sys.executable, "-m", "kproxy.demo.jobs_api", "--port", "80"], listening=80),
         running_node(tmp_path, network, policies(), ["server"]) as node,
     ):
         clients = [connect(network["client"], server, 80) for _ in range(1000)]
@@ -223,7 +230,7 @@ def test_socket_mark_is_no_way_around(network: Network, listener: socket.socket,
 def test_unreadable_start_is_one_clear_line(tmp_path: Path) -> None:
     """A configuration that is not there is told in one line with its mend, and no traceback."""
     done = subprocess.run(
-        [str(Path(os.sys.executable).with_name("kproxy")), "run", "--config", str(tmp_path / "none.json")],
+        [str(Path(sys.executable).with_name("kproxy")), "run", "--config", str(tmp_path / "none.json")],
         capture_output=True,
         text=True,
         check=False,
@@ -256,7 +263,9 @@ def _asker(client: socket.socket, server: socket.socket):  # noqa: ANN202
 
 
 def _ready(node: Node) -> bool:
-    replies = curl([Call("GET", "/readyz")], __import__("ipaddress").ip_address("127.0.0.1"), node.files.admin_port)
+    replies = curl(
+        [Call("GET", "/readyz")], __import__("ipaddress").ip_address("127.0.0.1"), node.files.admin_port
+    )
     return replies[0].status == 200
 
 

@@ -96,9 +96,21 @@ def test_cidr_exceptions() -> None:
 def test_the_prefix_table_answers_like_identify() -> None:
     """Whoever looks an address up by its longest prefix finds the number that identify gives."""
     revision = compiled(rule(ingress=[{"fromCIDR": ["9.0.0.0/8", "9.1.2.0/24", "fd00::/8"]}]))
-    for text in ("9.1.2.3", "9.1.3.3", "1.1.1.1", TWEETS, HOST, "fd00::4", "fd00::5", "::1", "255.255.255.255"):
+    for text in (
+        "9.1.2.3",
+        "9.1.3.3",
+        "1.1.1.1",
+        TWEETS,
+        HOST,
+        "fd00::4",
+        "fd00::5",
+        "::1",
+        "255.255.255.255",
+    ):
         address = ip_address(text)
-        fitting = [p for p in revision.prefixes if p.network.version == address.version and address in p.network]
+        fitting = [
+            p for p in revision.prefixes if p.network.version == address.version and address in p.network
+        ]
         longest = max(fitting, key=lambda prefix: prefix.network.prefixlen)
         assert longest.identity == revision.identify(address).number
     assert revision.identify(ip_address("::ffff:10.0.0.3")).name == "hr/turtletweets"
@@ -107,7 +119,9 @@ def test_the_prefix_table_answers_like_identify() -> None:
 def test_names_of_identities() -> None:
     """People see workloads, the host, the world and networks by name."""
     revision = compiled(rule(ingress=[{"fromCIDR": ["9.0.0.0/8"]}]))
-    seen = {text: revision.identify(ip_address(text)).name for text in (TWEETS, "fd00::4", HOST, WORLD, "9.9.9.9")}
+    seen = {
+        text: revision.identify(ip_address(text)).name for text in (TWEETS, "fd00::4", HOST, WORLD, "9.9.9.9")
+    }
     assert list(seen.values()) == ["hr/turtletweets", "ops/batch", "host", "world", "cidr:9.0.0.0/8"]
 
 
@@ -120,7 +134,9 @@ def test_numbers_outlive_revisions() -> None:
 
 def test_peers_that_no_rule_tells_apart_share_a_number() -> None:
     """A thousand replicas cost the policy map what one does."""
-    replicas = [Workload(f"r{i}", "hr", {"app": "r", "hash": str(i)}, (ip_address(i + 2**24),)) for i in range(50)]
+    replicas = [
+        Workload(f"r{i}", "hr", {"app": "r", "hash": str(i)}, (ip_address(i + 2**24),)) for i in range(50)
+    ]
     revision = compiled(rule(ingress=[PORT_80]), workloads=(*WORKLOADS, *replicas))
     assert len({number(revision, str(w.addresses[0])) for w in replicas}) == 1
 
