@@ -18,10 +18,11 @@ class CreditLoop:
 
     Args:
         denied: called for each connection or datagram that the kernel denied and told of.
+        stranger: called when a connection came from or went to a namespace that is not known.
     """
 
-    def __init__(self, hooks: Hooks, denied: Callable[[Event], None]) -> None:
-        self._hooks, self._denied = hooks, denied
+    def __init__(self, hooks: Hooks, denied: Callable[[Event], None], stranger: Callable[[], None]) -> None:
+        self._hooks, self._denied, self._stranger = hooks, denied, stranger
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._descriptor = hooks.on_event(self._event)
@@ -47,5 +48,7 @@ class CreditLoop:
     def _event(self, event: Event) -> None:
         if event.kind == EventKind.DENIED:
             self._denied(event)
+        elif event.kind == EventKind.STRANGER:
+            self._stranger()
         else:
             self._hooks.splicer.event(event, time.monotonic())

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from kproxy.endpoints import Endpoint
 from kproxy.enforcement import EnforcedEndpoint
 from kproxy.errors import KproxyError
+from kproxy.neighbours import Neighbours
 from kproxy.parties import EndpointName
 from sockmap.diag import SockDiag
 from sockmap.errors import SockmapError
 from sockmap.hooks import Hooks
 from sockmap.layout import IPAddress
-from sockmap.netns import NetworkNamespace
 
 _log = logging.getLogger(__name__)
 
@@ -25,18 +25,18 @@ class Directory:
 
     Args:
         open_endpoint: opens an endpoint under a number.
+        neighbours: the namespaces that are no endpoint's.
         host_netns: cookie of the host's namespace.
-        host_diag: sock_diag in the host's namespace.
     """
 
     def __init__(
         self,
         open_endpoint: Callable[[int, Endpoint], EnforcedEndpoint],
+        neighbours: Neighbours,
         host_netns: int,
-        host_diag: SockDiag,
     ) -> None:
         self._open_endpoint = open_endpoint
-        self.host_netns, self._host_diag = host_netns, host_diag
+        self._neighbours, self.host_netns = neighbours, host_netns
         self._wanted: dict[EndpointName, Endpoint] = {}
         self._open: dict[EndpointName, EnforcedEndpoint] = {}
         self._by_netns: dict[int, EnforcedEndpoint] = {}
@@ -101,10 +101,8 @@ class Directory:
 
     def diag(self, cookie: int) -> SockDiag | None:
         """Return sock_diag of a namespace, where there is one."""
-        if cookie == self.host_netns:
-            return self._host_diag
         enforced = self._by_netns.get(cookie)
-        return enforced.diag if enforced else None
+        return enforced.diag if enforced else self._neighbours.diag(cookie)
 
     def close(self) -> None:
         """Close all of them."""
@@ -140,11 +138,6 @@ class Directory:
             self._by_address.pop(address, None)
         enforced.close()
         self._free.insert(0, enforced.number)  # the number that was free longest is used next
-
-
-def host_namespace() -> NetworkNamespace:
-    """Open the namespace that this process lives in."""
-    return NetworkNamespace("/proc/self/ns/net")
 
 
 def opener(hooks: Hooks, splice: bool) -> Callable[[int, Endpoint], EnforcedEndpoint]:

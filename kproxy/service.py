@@ -19,7 +19,7 @@ from kproxy.carrier import Carrier
 from kproxy.collector import NodeCollector
 from kproxy.config import Config
 from kproxy.credit import CreditLoop
-from kproxy.directory import Directory, host_namespace, opener
+from kproxy.directory import Directory, opener
 from kproxy.errors import FileError
 from kproxy.host import addresses as host_addresses
 from kproxy.http1 import HttpOptions
@@ -28,6 +28,7 @@ from kproxy.kernel_policy import tables_of
 from kproxy.lines import LineWriter, Sink
 from kproxy.logs import logger
 from kproxy.metrics import Metrics
+from kproxy.neighbours import Neighbours
 from kproxy.observer import Observer, Side
 from kproxy.parties import EndpointName
 from kproxy.reload import Wanted
@@ -35,7 +36,6 @@ from kproxy.stale import reset_stale
 from kproxy.state import EndpointStatus, FeatureStatus, ReloadStatus, Status
 from kproxy.watch import Watch
 from policy import NodePolicy
-from sockmap.diag import SockDiag
 from sockmap.hooks import Hooks
 from sockmap.layout import Direction, Event
 
@@ -62,27 +62,31 @@ def run(config: Config) -> int:
     watch = Watch((*config.rules, config.endpoints))
     wanted = reload.read(config)
     with contextlib.ExitStack() as undo:
-        host = host_namespace()
-        undo.callback(host.close)
-        diag = SockDiag(host)
-        undo.callback(diag.close)
-        diags: list[Directory] = []
-        hooks = undo.enter_context(Hooks(lambda cookie: diags[0].diag(cookie)))
-        directory = Directory(opener(hooks, config.splice), host.cookie, diag)
-        diags.append(directory)
+        hooks = undo.enter_context(Hooks())
+        neighbours = Neighbours(hooks.sockets)
+        undo.callback(neighbours.close)
+        neighbours.look()
+        directory = Directory(opener(hooks, config.splice), neighbours, hooks.host_netns)
         undo.callback(directory.close)
+        hooks.splicer.diags = directory.diag
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(Service(config, wanted, watch, hooks, directory).serve())
+            return runner.run(Service(config, wanted, watch, hooks, directory, neighbours).serve())
 
 
 class Service:
     """The running node; what `status` and the metrics look at."""
 
     def __init__(
-        self, config: Config, wanted: Wanted, watch: Watch, hooks: Hooks, directory: Directory
+        self,
+        config: Config,
+        wanted: Wanted,
+        watch: Watch,
+        hooks: Hooks,
+        directory: Directory,
+        neighbours: Neighbours,
     ) -> None:
         self._config, self._wanted, self._changes = config, wanted, watch
-        self._hooks, self._directory = hooks, directory
+        self._hooks, self._directory, self._neighbours = hooks, directory, neighbours
         self._metrics = Metrics(config.limits.metric_series)
         self._revision = 0
         self._ready = False
@@ -106,7 +110,7 @@ class Service:
             loop.add_signal_handler(number, stop.set)
         if self._lines:
             loop.add_signal_handler(signal.SIGHUP, self._lines.reopen)
-        credit = CreditLoop(self._hooks, self._kernel_denied)
+        credit = CreditLoop(self._hooks, self._kernel_denied, self._neighbours.look)
         collector = NodeCollector(
             self._metrics,
             MapCounters(self._hooks.counters, self._directory, self._carrier.carried),
@@ -196,6 +200,7 @@ class Service:
             await asyncio.sleep(TICK_S)
             self._carrier.tick()
             self._sweep()
+            self._neighbours.let_go()
             self._follow_endpoints(check=True)
 
     async def _follow_host(self) -> None:

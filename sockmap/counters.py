@@ -6,7 +6,7 @@ import ctypes as ct
 from pathlib import Path
 
 from sockmap.layout import COUNTERS, Action, Counter, Direction, Role, Verdicts
-from sockmap.syscall import map_lookup
+from sockmap.syscall import map_lookup, map_update
 
 
 def possible_processors(text: str) -> int:
@@ -36,6 +36,11 @@ class Counters:
         """Return every counter; those of bytes are of the client's socket alone, see :meth:`bytes_by_role`."""
         values = self._sum(range(COUNTERS))
         return {counter: values[counter] for counter in Counter}
+
+    def clear(self) -> None:
+        """Set every counter to zero."""
+        for index in range(COUNTERS):
+            map_update(self._counters, ct.c_uint32(index), (ct.c_uint64 * self._processors)())
 
     def bytes_by_role(self, first: Counter) -> dict[Role, int]:
         """Return the four byte counters that start at ``first`` (SPLICED_BYTES or TCP_BYTES), by sender."""

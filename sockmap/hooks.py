@@ -17,7 +17,6 @@ from types import TracebackType
 from sockmap import cgroup
 from sockmap.counters import Counters
 from sockmap.credit import FIRST_GRANT, MESSAGE_COST
-from sockmap.diag import SockDiag
 from sockmap.errors import AttachError, NotPermittedError, SockmapError
 from sockmap.features import Feature, probe_splice
 from sockmap.layout import Event, Slot
@@ -67,8 +66,8 @@ class Hooks:
     counters: Counters
     features: tuple[Feature, ...]
 
-    def __init__(self, diags: Callable[[int], SockDiag | None], slots: int = DEFAULT_SLOTS) -> None:
-        self._diags, self._slot_count = diags, slots
+    def __init__(self, slots: int = DEFAULT_SLOTS) -> None:
+        self._slot_count = slots
         self._undo = contextlib.ExitStack()
         self._consume: Callable[[], None] = lambda: None
 
@@ -77,6 +76,7 @@ class Hooks:
             self._load(undo)
             self._attach_splice()
             self.features = probe_splice(self._memory, self._program.map_fd)
+            self.counters.clear()  # the probe's own
             self._give_out_slots()
             self._attach_cgroup(undo)
             self._undo = undo.pop_all()
@@ -134,7 +134,7 @@ class Hooks:
         self.sockets = SocketMarks(fd)
         self.counters = Counters(fd("counters"), fd("verdicts"))
         self._memory = program.map_memory("slots", self._slot_count * ct.sizeof(Slot))
-        self.splicer = Splicer(self._memory, self._diags)
+        self.splicer = Splicer(self._memory)
         undo.callback(self.splicer.close)
 
     def _give_out_slots(self) -> None:

@@ -60,6 +60,7 @@ class EventKind(IntEnum):
     ASK = 1
     TO_TCP = 2
     DENIED = 3
+    STRANGER = 4
 
 
 class ToTcpReason(IntEnum):

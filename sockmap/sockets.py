@@ -59,6 +59,7 @@ class SocketMarks:
         self._sockets, self._upstreams = map_fd("sockets"), map_fd("upstreams")
         self._listeners, self._ingress = map_fd("listeners"), map_fd("ingress")
         self._endpoints, self._namespaces = map_fd("endpoints"), map_fd("namespaces")
+        self._neighbours = map_fd("neighbours")
         self._own_addresses, self._spliced = map_fd("own_addresses"), map_fd("spliced")
 
     def mark_listener(self, listener: socket.socket, endpoint: int, direction: Direction) -> None:
@@ -127,6 +128,14 @@ class SocketMarks:
     def release(self, netns: int) -> None:
         """Take a namespace out of egress policy."""
         map_delete(self._namespaces, ct.c_uint64(netns))
+
+    def add_neighbour(self, netns: int) -> None:
+        """Say that the unread bytes of sockets in a namespace can be seen, so that they may be spliced."""
+        map_update(self._neighbours, ct.c_uint64(netns), ct.c_uint32(1))
+
+    def remove_neighbour(self, netns: int) -> None:
+        """Take that back."""
+        map_delete(self._neighbours, ct.c_uint64(netns))
 
     def own_address(self, address: IPAddress, endpoint: int) -> None:
         """Say that an address is an enforced endpoint's."""

@@ -49,14 +49,17 @@ class Splicer:
 
     Args:
         memory: the mapped ``slots`` array.
-        diags: finds the sock_diag socket of a network namespace, by the namespace's cookie; None where kproxy
-            has none there, so that such a direction keeps its first grant and then goes by TCP.
+
+    Attributes:
+        diags: finds the sock_diag socket of a network namespace, by the namespace's cookie; None where there
+            is none, so that such a direction keeps its first grant and then goes by TCP.
+        looks: how often a reader's queue was looked at.
     """
 
-    def __init__(self, memory: mmap.mmap, diags: Callable[[int], SockDiag | None]) -> None:
+    def __init__(self, memory: mmap.mmap) -> None:
         self._memory = memory
         self._words = memoryview(memory).cast("Q")
-        self._diags = diags
+        self.diags: Callable[[int], SockDiag | None] = lambda _cookie: None
         self._own: dict[int, socket.socket] = {}
         self._accounts: dict[int, Account] = {}
         self._by_tcp: dict[int, _Retry] = {}
@@ -175,7 +178,7 @@ class Splicer:
         if own is not None:
             return _own_memory(own)
         netns, name = self._reader(slot)
-        diag = self._diags(netns)
+        diag = self.diags(netns)
         return None if diag is None else diag.unread(name)
 
     def _progress(self, slot: int) -> Progress | None:
@@ -189,7 +192,7 @@ class Splicer:
             received = int.from_bytes(info[_BYTES_RECEIVED : _BYTES_RECEIVED + 8], "little")
             return Progress(received, 0, _own_memory(own))
         netns, name = self._reader(slot)
-        diag = self._diags(netns)
+        diag = self.diags(netns)
         return None if diag is None else diag.progress(name)
 
 

@@ -144,7 +144,7 @@ struct slot {
 
 /* ---- what user space is told ------------------------------------------------------------------------------ */
 
-enum event_kind { EVENT_ASK = 1, EVENT_TO_TCP = 2, EVENT_DENIED = 3 };
+enum event_kind { EVENT_ASK = 1, EVENT_TO_TCP = 2, EVENT_DENIED = 3, EVENT_STRANGER = 4 };
 
 struct event {
     u32 kind;

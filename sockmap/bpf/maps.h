@@ -5,6 +5,7 @@
 #define MAX_SLOTS 16384
 #endif
 #define MAX_ENDPOINTS 1024       /* local pods; the kubelet's default is 110 a node */
+#define MAX_NEIGHBOURS 4096      /* other namespaces of this node: pods without policy */
 #define MAX_IDENTITIES 65536     /* two revisions of the address table live side by side during a change */
 #define MAX_POLICY 262144
 #define MAX_HANDSHAKES 65536     /* connections between the two ends' ESTABLISHED: normally microseconds */
@@ -15,6 +16,7 @@
 BPF_ARRAY(control, struct control, 1);
 BPF_ARRAY(endpoints, struct endpoint, MAX_ENDPOINTS);
 BPF_HASH(namespaces, u64, u32, MAX_ENDPOINTS);              /* netns cookie -> endpoint */
+BPF_HASH(neighbours, u64, u32, MAX_NEIGHBOURS);            /* cookie of a namespace without policy, seen into */
 BPF_HASH(own_addresses, struct address, u32, 8192);         /* address of an enforced endpoint -> endpoint */
 BPF_LPM_TRIE(identities, struct identity_key, u32, MAX_IDENTITIES);
 BPF_HASH(defaults, struct defaults_key, struct defaults, 2 * MAX_ENDPOINTS);
@@ -54,4 +56,5 @@ struct deny_rate {
     u64 second;
     u64 sent;
 };
+BPF_ARRAY(strangers_told, u64, 1);                          /* second in which a namespace was last told of */
 BPF_ARRAY(deny_rates, struct deny_rate, MAX_ENDPOINTS);

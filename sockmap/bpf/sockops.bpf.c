@@ -27,15 +27,33 @@ static inline void call_me_on_close(struct bpf_sock_ops *ctx) {
     bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
-/* Is this the namespace of an endpoint that may be spliced, or the host's? Elsewhere its reader is not seen. */
-static inline bool may_splice_here(u64 netns) {
+/* Once a second at most, as user space then looks through all namespaces of the node. */
+static inline void tell_stranger(void) {
     u32 zero = 0;
-    struct control *c = control.lookup(&zero);
-    if (c && c->host_netns == netns)
-        return true;
+    u64 *told = strangers_told.lookup(&zero);
+    u64 second = bpf_ktime_get_ns() / 1000000000;
+    if (!told || *told == second)
+        return;
+    *told = second;
+    struct event e = {.kind = EVENT_STRANGER};
+    if (events.ringbuf_output(&e, sizeof(e), 0))
+        count(COUNT_EVENTS_LOST);
+}
+
+/*
+ * May a socket of this namespace be spliced? Not where the endpoint has it off, and only where user space can see
+ * how much the socket holds unread, through sock_diag inside that namespace.
+ */
+static inline bool may_splice_here(u64 netns) {
     u32 *id = namespaces.lookup(&netns);
-    struct endpoint *endpoint = id ? endpoints.lookup(id) : 0;
-    return endpoint && endpoint->splice;
+    if (id) {
+        struct endpoint *endpoint = endpoints.lookup(id);
+        return endpoint && endpoint->splice;
+    }
+    if (neighbours.lookup(&netns))
+        return true;
+    tell_stranger();
+    return false;
 }
 
 static inline bool endpoint_splices(u32 id) {
