@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from rig import close_opened
 
 from kproxy.demo.network import Network, PodSpec
 
@@ -17,3 +18,10 @@ def network() -> Iterator[Network]:
     ]
     with Network("kpe2e", pods) as made:
         yield made
+
+
+@pytest.fixture(autouse=True)
+def closed_sockets() -> Iterator[None]:
+    """Whatever a test opened is closed after it, also when it failed."""
+    yield
+    close_opened()

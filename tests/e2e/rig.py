@@ -15,6 +15,8 @@ from kproxy.demo.network import Network, Pod
 from kproxy.demo.node import NodeFiles, Sample, endpoint, kproxy_run, metrics, total, write_node
 from kproxy.demo.process import Process
 
+_opened: list[socket.socket] = []  # by the running test; conftest closes them after it
+
 PATIENCE_S = 15.0  # for what happens within milliseconds on a quiet machine
 
 
@@ -129,6 +131,7 @@ def connect(
     address = str(target.v4 if family == socket.AF_INET else target.v6)
     with pod.inside():
         sock = socket.socket(family)
+    _opened.append(sock)
     sock.settimeout(timeout)
     sock.connect((address, port))
     return sock
@@ -138,6 +141,7 @@ def listen(pod: Pod, port: int, family: int = socket.AF_INET) -> socket.socket:
     """A listening socket in a pod."""
     with pod.inside():
         sock = socket.socket(family)
+    _opened.append(sock)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind(("0.0.0.0" if family == socket.AF_INET else "::", port))
     sock.listen(128)
@@ -145,4 +149,29 @@ def listen(pod: Pod, port: int, family: int = socket.AF_INET) -> socket.socket:
     return sock
 
 
-__all__ = ["Network", "Node", "connect", "eventually", "free_port", "http_rule", "listen", "running_node"]
+def accept(listener: socket.socket, timeout: float = 10) -> socket.socket:
+    """The next connection of a listener."""
+    sock, _ = listener.accept()
+    _opened.append(sock)
+    sock.settimeout(timeout)
+    return sock
+
+
+def close_opened() -> None:
+    """Close what the test opened, in the order in which a client ends first."""
+    while _opened:
+        _opened.pop(0).close()
+
+
+__all__ = [
+    "Network",
+    "Node",
+    "accept",
+    "close_opened",
+    "connect",
+    "eventually",
+    "free_port",
+    "http_rule",
+    "listen",
+    "running_node",
+]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rig import Node, connect, eventually, http_rule, listen, running_node
+from rig import Node, accept, connect, eventually, http_rule, listen, running_node
 
 from kproxy.demo.network import Network
 
@@ -39,7 +39,7 @@ def test_download_of_200_mb_arrives_as_it_was_sent(node: Node, network: Network)
     """The hash of a response body is the hash of what the server wrote."""
     with listen(network["server"], PORT) as listener:
         client = connect(network["client"], network["server"], PORT)
-        server, _ = listener.accept()
+        server = accept(listener)
         client.sendall(b"GET /body HTTP/1.1\r\nHost: a\r\n\r\n")
         server.recv(1000)
         sent = hashlib.sha256()
@@ -56,8 +56,7 @@ def test_upload_of_200_mb_arrives_as_it_was_sent(node: Node, network: Network) -
     """The hash of a request body is the hash of what the client wrote."""
     with listen(network["server"], PORT) as listener:
         client = connect(network["client"], network["server"], PORT)
-        server, _ = listener.accept()
-        server.settimeout(10)
+        server = accept(listener)
         sent = hashlib.sha256()
         head = b"PUT /body HTTP/1.1\r\nHost: a\r\n"
         writer = threading.Thread(target=_write, args=(client, sent, head))
@@ -74,7 +73,7 @@ def test_server_that_never_reads_holds_the_client_back(node: Node, network: Netw
     """An upload to a server that does not read stops after a bounded number of bytes."""
     with listen(network["server"], PORT) as listener:
         client = connect(network["client"], network["server"], PORT)
-        server, _ = listener.accept()
+        server = accept(listener)
         client.sendall(b"PUT /body HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % BODY)
         held = _send_until_held(client, PIECE)
         assert 0 < held < MOST_HELD
@@ -85,7 +84,7 @@ def test_client_that_never_reads_holds_the_server_back(node: Node, network: Netw
     """A download to a client that does not read stops after a bounded number of bytes."""
     with listen(network["server"], PORT) as listener:
         client = connect(network["client"], network["server"], PORT)
-        server, _ = listener.accept()
+        server = accept(listener)
         client.sendall(b"GET /body HTTP/1.1\r\nHost: a\r\n\r\n")
         server.recv(1000)
         server.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % BODY)
@@ -97,7 +96,7 @@ def test_small_writes_are_bounded_too(node: Node, network: Network) -> None:
     """One-byte sends to a reader that does not read cost the kernel far more than a byte: they are bounded."""
     with listen(network["server"], PORT) as listener:
         client = connect(network["client"], network["server"], PORT)
-        server, _ = listener.accept()
+        server = accept(listener)
         client.sendall(b"GET /body HTTP/1.1\r\nHost: a\r\n\r\n")
         server.recv(1000)
         server.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % BODY)
@@ -110,7 +109,7 @@ def test_client_that_pipelines_and_never_reads_is_held_back(node: Node, network:
     """Requests without end, answers never read: both the client and kproxy's memory stop growing."""
     with listen(network["server"], PORT) as listener:
         client = connect(network["client"], network["server"], PORT)
-        server, _ = listener.accept()
+        server = accept(listener)
         answering = threading.Thread(target=_answer_all, args=(server,), daemon=True)
         answering.start()
         request = b"GET /body HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -125,7 +124,7 @@ def test_what_fell_to_tcp_is_spliced_again(node: Node, network: Network) -> None
     """A connection that once outran its reader goes back to splicing when it has caught up."""
     with listen(network["server"], PORT) as listener:
         client = connect(network["client"], network["server"], PORT)
-        server, _ = listener.accept()
+        server = accept(listener)
         client.sendall(b"GET /body HTTP/1.1\r\nHost: a\r\n\r\n")
         server.recv(1000)
         size = 8 * 1024 * 1024

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rig import Node, connect, http_rule, listen, running_node
+from rig import Node, accept, connect, http_rule, listen, running_node
 
 from kproxy.demo.client import Call, curl
 from kproxy.demo.network import Network, Pod
@@ -118,7 +118,7 @@ def test_truncated_response_is_a_reset(network: Network, tmp_path: Path) -> None
     policies = [http_rule("client", "egress", "server", 82, JOBS)]
     with running_node(tmp_path, network, policies, ["client"]), listen(network["server"], 82) as listener:
         client = connect(network["client"], network["server"], 82)
-        upstream, _ = listener.accept()
+        upstream = accept(listener)
         client.sendall(b"GET /jobs/1 HTTP/1.1\r\nHost: a\r\n\r\n")
         assert upstream.recv(1000).startswith(b"GET /jobs/1")
         upstream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
@@ -133,7 +133,7 @@ def test_upgraded_connection_is_opaque_and_half_closes(network: Network, tmp_pat
     policies = [http_rule("client", "egress", "server", 83, [{"path": "/chat"}])]
     with running_node(tmp_path, network, policies, ["client"]), listen(network["server"], 83) as listener:
         client = connect(network["client"], network["server"], 83)
-        upstream, _ = listener.accept()
+        upstream = accept(listener)
         upstream.settimeout(10)
         client.sendall(b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         assert b"Upgrade: websocket" in upstream.recv(1000)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rig import Node, connect, eventually, http_rule, listen, running_node
+from rig import Node, accept, connect, eventually, http_rule, listen, running_node
 
 from kproxy.demo.client import Call, curl
 from kproxy.demo.network import Network, Pod, PodSpec
@@ -59,7 +59,7 @@ def test_policy_change_reaches_the_next_request_of_a_live_connection(
     """The same connection is allowed, then denied, then allowed again, as the file says."""
     with running_node(tmp_path, network, policies(), ["server"]) as node:
         client = connect(network["client"], network["server"], 80)
-        server, _ = listener.accept()
+        server = accept(listener)
         ask = _asker(client, server)
         assert ask() == 200
         revision = node.count("kproxy_policy_revision")
@@ -78,7 +78,7 @@ def test_bad_file_keeps_the_last_good_policy(
     """A file with a mistake changes nothing but the gauge, the log and the status."""
     with running_node(tmp_path, network, policies(), ["server"]) as node:
         client = connect(network["client"], network["server"], 80)
-        ask = _asker(client, listener.accept()[0])
+        ask = _asker(client, accept(listener))
         assert ask() == 200
         node.rules.write_text('[{"kind": "CiliumNetworkPolicy", "spec": {"ingres": []}}]')
         eventually(lambda: "ingres" in node.process.output(), "the mistake is told by name")
@@ -91,7 +91,7 @@ def test_withdrawn_l4_permission_ends_the_connection(
     """A connection whose peer is no longer named is reset."""
     with running_node(tmp_path, network, policies(), ["server"]) as node:
         client = connect(network["client"], network["server"], 80)
-        ask = _asker(client, listener.accept()[0])
+        ask = _asker(client, accept(listener))
         assert ask() == 200
         node.put_rules([http_rule("server", "ingress", "stranger", 80, [{"path": "/jobs/.*"}])])
         with pytest.raises(ConnectionResetError):
@@ -101,7 +101,7 @@ def test_withdrawn_l4_permission_ends_the_connection(
 def test_connections_from_before_are_reset(network: Network, listener: socket.socket, tmp_path: Path) -> None:
     """A connection that no hook has seen does not go on unjudged."""
     client = connect(network["client"], network["server"], 80)
-    server, _ = listener.accept()
+    server = accept(listener)
     with running_node(tmp_path, network, policies(), ["server"]), pytest.raises(ConnectionResetError):
         client.recv(100)
     server.close()
@@ -113,7 +113,7 @@ def test_direct_connection_that_is_no_longer_allowed_is_reset(
     """L4 policy lets a connection pass around the proxy; when it no longer does, the connection ends."""
     with running_node(tmp_path, network, [http_rule("server", "ingress", "client", 80)], ["server"]) as node:
         client = connect(network["client"], network["server"], 80)
-        server, _ = listener.accept()
+        server = accept(listener)
         client.sendall(b"not http")
         assert server.recv(100) == b"not http"
         node.put_rules(policies())
@@ -127,7 +127,7 @@ def test_sigterm_lets_the_request_under_way_end(
     """The answer arrives whole after SIGTERM, then the connection ends in good order, and nothing is left."""
     with running_node(tmp_path, network, policies(), ["server"]) as node:
         client = connect(network["client"], network["server"], 80)
-        server, _ = listener.accept()
+        server = accept(listener)
         client.sendall(REQUEST)
         assert server.recv(1000) == REQUEST
         os.kill(node.process.pid, signal.SIGTERM)
@@ -145,7 +145,7 @@ def test_sigkill_is_a_reset_and_leaves_nothing(
     """Killed, kproxy does not make half a message look like a whole one."""
     with running_node(tmp_path, network, policies(), ["server"]) as node:
         client = connect(network["client"], network["server"], 80)
-        server, _ = listener.accept()
+        server = accept(listener)
         client.sendall(REQUEST)
         server.recv(1000)
         server.sendall(b"HTTP/1.1 200 OK\r\n\r\nclose-delimited")
@@ -240,7 +240,7 @@ def test_unreadable_start_is_one_clear_line(tmp_path: Path) -> None:
     assert "none.json" in done.stderr
 
 
-def _asker(client: socket.socket, server: socket.socket):  # noqa: ANN202
+def _asker(client: socket.socket, server: socket.socket):
     server.settimeout(10)
 
     def answer() -> None:
@@ -269,11 +269,11 @@ def _ready(node: Node) -> bool:
     return replies[0].status == 200
 
 
-def _udp_echo(pod: Pod, port: int):  # noqa: ANN202
+def _udp_echo(pod: Pod, port: int):
     import contextlib
 
     @contextlib.contextmanager
-    def serve():  # noqa: ANN202
+    def serve():
         with pod.inside():
             server = socket.socket(type=socket.SOCK_DGRAM)
         server.bind(("0.0.0.0", port))
