@@ -14,7 +14,6 @@ from typing import Any
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from kproxy.lines import LineWriter
 from kproxy.metrics import LATENCY_BOUNDS_NS, Cell, Histogram, KernelCounters, KernelSnapshot, Metrics
@@ -190,6 +189,6 @@ def _gauge(name: str, told: str, labels: tuple[str, ...], values: Mapping[Any, f
 
 
 def _histogram(name: str, told: str, histogram: Histogram) -> HistogramMetricFamily:
-    bounds = [*(floatToGoString(bound / 1e9) for bound in LATENCY_BOUNDS_NS), "+Inf"]
+    bounds = [*(repr(bound / 1e9) for bound in LATENCY_BOUNDS_NS), "+Inf"]
     buckets = list(zip(bounds, accumulate(list(histogram.counts)), strict=True))
     return HistogramMetricFamily(name, told, buckets=buckets, sum_value=histogram.sum_ns / 1e9)

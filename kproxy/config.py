@@ -78,6 +78,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     deny_rule_header: Annotated[
         str | None, Meta(description="Response header that names the rule in a denial; null: none.")
     ] = None
+    refuse_ambiguous_paths: Annotated[
+        bool,
+        Meta(
+            description="Where a path rule applies, deny paths that servers may read differently: dot segments, "
+            "//, encoded slash, dot, backslash or NUL."
+        ),
+    ] = True
     detach_on_exit: Annotated[
         bool,
         Meta(description="Remove every hook at exit, and enforce nothing after: for demos and tests."),

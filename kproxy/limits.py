@@ -146,5 +146,7 @@ LIMIT_REASONS = {
     "limit_fields": "headFields",
     "limit_chunk_framing": "chunkOverheadBytes",
     "limit_trailers": "trailerBytes",
+    "head_timeout": "headSeconds",
+    "idle_timeout": "idleSeconds",
 }
-"""The parser's reasons that mean that a bound bit, with the bound's key."""
+"""Reasons of refused requests and ended connections that mean that a bound bit, with the bound's key."""

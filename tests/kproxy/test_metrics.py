@@ -163,18 +163,16 @@ def test_series_are_bounded() -> None:
 
 
 def test_series_of_what_is_gone_go() -> None:
-    """Endpoints and rules that are no more leave no series; what has no rule stays with its endpoint."""
+    """Endpoints and policies that are no more leave no series; what has no rule stays with its endpoint."""
     metrics = Metrics(100)
     for endpoint in ("stays", "goes"):
         metrics.connection_row(endpoint, "egress").opened += 1
-        for rule in ("old", "new", "", OTHER):
+        for rule in ("hr/old#egress[0]", "hr/new#egress[0]", "hr/new#egress[1]", "", OTHER):
             metrics.request_cell((endpoint, "egress", "http", "allow", rule)).value += 1
-    metrics.retain({"stays"}, {"new"})
-    assert {(key[0], key[4]) for key in metrics.requests} == {
-        ("stays", "new"),
-        ("stays", ""),
-        ("stays", OTHER),
-    }
+    metrics.retain({"stays"}, {"hr/new"})
+    left = {key[4] for key in metrics.requests}
+    assert left == {"hr/new#egress[0]", "hr/new#egress[1]", "", OTHER}
+    assert {key[0] for key in metrics.requests} == {"stays"}
     assert set(metrics.connections) == {("stays", "egress")}
 
 

@@ -162,6 +162,16 @@ def test_connections_are_counted_at_both_ends() -> None:
     }
 
 
+def test_bounds_that_bite() -> None:
+    """A connection that idles too long, or a head that takes too long, counts under the bound's key."""
+    recorded = Recorded()
+    flow = recorded.observer.flow([EGRESS])
+    flow.refused("head_timeout", "the head did not end in time", None, 408)
+    flow.closed("idle_timeout")
+    bit = {key: cell.value for key, cell in recorded.metrics.limits.items()}
+    assert bit == {"headSeconds": 1, "idleSeconds": 1}
+
+
 def test_denied_in_the_kernel() -> None:
     """A connection that never reached the proxy has a line as well."""
     recorded = Recorded()
