@@ -14,9 +14,7 @@ from msgspec import Meta
 from kproxy.decode import Mistake, decode
 from kproxy.files import read_text
 from kproxy.limits import Limits
-
-STDOUT = "-"
-"""The access log path that means standard output."""
+from kproxy.lines import STDOUT
 
 _NODE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
@@ -89,8 +87,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
         bool,
         Meta(description="Remove every hook at exit, and enforce nothing after: for demos and tests."),
     ] = False
-    log: LogConfig = LogConfig()
-    limits: Limits = Limits()
+    log: Annotated[LogConfig, Meta(description="What kproxy says of itself.")] = LogConfig()
+    limits: Annotated[Limits, Meta(description="Bounds.")] = Limits()
 
     @property
     def admin_address(self) -> Address | None:

@@ -75,7 +75,7 @@ class HttpLimits(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
 class Limits(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """Bounds on the node service."""
 
-    http: HttpLimits = HttpLimits()
+    http: Annotated[HttpLimits, Meta(description="Bounds on one HTTP/1.1 connection.")] = HttpLimits()
     connections: Annotated[
         int,
         Meta(

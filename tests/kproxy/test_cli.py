@@ -69,7 +69,7 @@ def test_check_names_every_mistake(node: Path, capsys: Output) -> None:
 
 def test_check_as_json(node: Path, capsys: Output) -> None:
     """The published form: errors and warnings, each with file, pointer and message."""
-    (node.parent / "rules" / "b.json").write_text('[{"endpointSelector": {}, "ingress": [], "egres": []}]')
+    (node.parent / "rules" / "b.json").write_text('[{"endpointSelector": {}, "ingress": [{}], "egres": []}]')
     (node.parent / "rules" / "notes.md").write_text("x")
     assert cli.main(["check", "--json", str(node.parent / "rules")]) == 1
     told = json.loads(capsys.readouterr().out)

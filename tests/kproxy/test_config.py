@@ -13,6 +13,7 @@ from kproxy import config
 from kproxy.config import Address, Config, parse_address
 from kproxy.errors import FileError, Problem
 from kproxy.limits import LIMIT_REASONS, HttpLimits, Limits
+from kproxy.lines import STDOUT
 from parsers.http1.reasons import REASONS
 
 LEAST: dict[str, Any] = {"node": "n1", "rules": ["rules"], "endpoints": "endpoints.json"}
@@ -53,7 +54,7 @@ def test_example_of_the_design(tmp_path: Path) -> None:
 def test_defaults(tmp_path: Path) -> None:
     """Access log and metrics are on, and the node fails closed, unless one says otherwise."""
     loaded = config.load(written(tmp_path))
-    assert loaded.access_log == config.STDOUT
+    assert loaded.access_log == STDOUT
     assert loaded.admin_address is not None
     assert loaded.admin_address.loopback
     assert loaded.fail_mode == "closed"
