@@ -35,27 +35,31 @@ class AccessLine(msgspec.Struct, frozen=True, kw_only=True):
     peer: Annotated[str, Meta(description="Who is at the other end: namespace/name, world, host, cidr:….")]
     peer_address: Annotated[str, Meta(description="The peer's ADDRESS:PORT.")]
     flow: Annotated[int, Meta(description="The connection, numbered since kproxy started; 0: none.")]
-    protocol: Literal["http", "grpc", "kafka", "tcp", "udp"]
+    protocol: Annotated[
+        Literal["http", "grpc", "kafka", "tcp", "udp"],
+        Meta(description="As which it was judged; tcp and udp: at L4 alone."),
+    ]
     tier: Annotated[Literal["kernel", "proxy"], Meta(description="Where it was decided.")]
     verdict: Annotated[
         Literal["allow", "deny", "audit", "error"],
         Meta(description="audit: would be denied, but let pass; error: refused, as it could not be read."),
     ]
     rule: Annotated[str, Meta(description="The rule that decided; empty where none did.")]
-    reason: str
+    reason: Annotated[str, Meta(description="Why: a sentence, or a short word where the verdict is error.")]
     status: Annotated[int, Meta(description="The response's status; 0: no response was sent.")]
     bytes_in: Annotated[int, Meta(description="Bytes of the request that arrived from downstream.")] = 0
     bytes_out: Annotated[int, Meta(description="Bytes of the response that were sent downstream.")] = 0
     proxy_us: Annotated[int, Meta(description="Time that kproxy added, in microseconds.")] = 0
     upstream_us: Annotated[int, Meta(description="Time that the upstream took, in microseconds.")] = 0
-    method: str | None = None
+    method: Annotated[str | None, Meta(description="Of an HTTP request.")] = None
     path: Annotated[str | None, Meta(description="With its query string.")] = None
-    host: str | None = None
-    also: Also | None = None
+    host: Annotated[str | None, Meta(description="The effective host, in lower case.")] = None
+    also: Annotated[
+        Also | None,
+        Meta(description="The endpoint, direction and rule of the other policy that let the request pass."),
+    ] = None
     detail: Annotated[str | None, Meta(description="What was wrong, where the verdict is error.")] = None
-    truncated: Annotated[bool, Meta(description="A field was longer than limits.accessLogFieldBytes.")] = (
-        False
-    )
+    truncated: Annotated[bool, Meta(description="A field was cut at limits.accessLogFieldBytes.")] = False
 
 
 class Timestamps:

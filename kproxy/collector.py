@@ -189,6 +189,6 @@ def _gauge(name: str, told: str, labels: tuple[str, ...], values: Mapping[Any, f
 
 
 def _histogram(name: str, told: str, histogram: Histogram) -> HistogramMetricFamily:
-    bounds = [*(f"{bound / 1e9:g}" for bound in LATENCY_BOUNDS_NS), "+Inf"]
+    bounds = [*(repr(bound / 1e9) for bound in LATENCY_BOUNDS_NS), "+Inf"]
     buckets = list(zip(bounds, accumulate(list(histogram.counts)), strict=True))
     return HistogramMetricFamily(name, told, buckets=buckets, sum_value=histogram.sum_ns / 1e9)

@@ -14,9 +14,7 @@ from msgspec import Meta
 from kproxy.decode import Mistake, decode
 from kproxy.files import read_text
 from kproxy.limits import Limits
-
-STDOUT = "-"
-"""The access log path that means standard output."""
+from kproxy.lines import STDOUT
 
 _NODE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
@@ -78,12 +76,19 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     deny_rule_header: Annotated[
         str | None, Meta(description="Response header that names the rule in a denial; null: none.")
     ] = None
+    refuse_ambiguous_paths: Annotated[
+        bool,
+        Meta(
+            description="Where a path rule applies, deny paths that servers may read differently: dot segments, "
+            "//, encoded slash, dot, backslash or NUL."
+        ),
+    ] = True
     detach_on_exit: Annotated[
         bool,
         Meta(description="Remove every hook at exit, and enforce nothing after: for demos and tests."),
     ] = False
-    log: LogConfig = LogConfig()
-    limits: Limits = Limits()
+    log: Annotated[LogConfig, Meta(description="What kproxy says of itself.")] = LogConfig()
+    limits: Annotated[Limits, Meta(description="Bounds.")] = Limits()
 
     @property
     def admin_address(self) -> Address | None:

@@ -24,6 +24,7 @@ from msgspec import Meta
 
 from kproxy.decode import Mistake, decode, token
 from kproxy.files import read_text
+from policy import Workload
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -95,6 +96,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     def key(self) -> str:
         """The name that logs, metrics and identities use: `namespace/name`, of a node its name alone."""
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+    def workload(self) -> Workload:
+        """Give it as the policy knows it."""
+        return Workload(self.name, self.namespace, self.labels, self.addresses, self.ports, self.local)
 
 
 def load(path: str | Path) -> tuple[Endpoint, ...]:

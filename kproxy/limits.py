@@ -75,7 +75,7 @@ class HttpLimits(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
 class Limits(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """Bounds on the node service."""
 
-    http: HttpLimits = HttpLimits()
+    http: Annotated[HttpLimits, Meta(description="Bounds on one HTTP/1.1 connection.")] = HttpLimits()
     connections: Annotated[
         int,
         Meta(
@@ -146,5 +146,7 @@ LIMIT_REASONS = {
     "limit_fields": "headFields",
     "limit_chunk_framing": "chunkOverheadBytes",
     "limit_trailers": "trailerBytes",
+    "head_timeout": "headSeconds",
+    "idle_timeout": "idleSeconds",
 }
-"""The parser's reasons that mean that a bound bit, with the bound's key."""
+"""Reasons of refused requests and ended connections that mean that a bound bit, with the bound's key."""

@@ -25,6 +25,9 @@ BATCH_SECONDS = 0.05
 RETRY_SECONDS = 1.0
 """How long the writer waits after an error such as a full disk before it tries the same bytes again."""
 
+STDOUT = "-"
+"""The path that means standard output."""
+
 MODE = 0o640
 """Permissions of a file that is made: paths and query strings may hold secrets, so others may not read it."""
 
@@ -41,7 +44,9 @@ class Sink:
 
     @classmethod
     def open(cls, path: str) -> Sink:
-        """Open a file for appending; raises OutputError where that cannot be."""
+        """Open a file for appending, or standard output as "-"; raises OutputError where that cannot be."""
+        if path == STDOUT:
+            return cls(None, 1)
         try:
             return cls(path, _open(path))
         except OSError as error:

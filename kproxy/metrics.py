@@ -155,13 +155,15 @@ class Metrics:
         reloads.failed += 1
         reloads.last_ok, reloads.last_time, reloads.errors = False, now, errors
 
-    def retain(self, endpoints: Container[str], rules: Container[str]) -> None:
-        """Drop the series of endpoints and rules that are no more, so that renaming makes no series for ever.
+    def retain(self, endpoints: Container[str], policies: Container[str]) -> None:
+        """Drop the series of endpoints and policies that are no more, so that renaming makes no series for ever.
 
-        Series without a rule, and those of the rule "other", go with their endpoint only.
+        A rule's name begins with its policy's, up to the "#".  Series without a rule, and those of the rule
+        "other", go with their endpoint only.
         """
         for key in list(self.requests):
-            if key[0] not in endpoints or not (key[4] in rules or key[4] in ("", OTHER)):
+            policy = key[4].partition("#")[0]
+            if key[0] not in endpoints or not (policy in policies or policy in ("", OTHER)):
                 del self.requests[key]
         for pair in list(self.connections):
             if pair[0] not in endpoints:

@@ -179,6 +179,8 @@ class FlowObserver:
 
     def closed(self, reason: str) -> None:
         """Count the connection's end; `reason` is one of the service's own short words."""
+        if reason in LIMIT_REASONS:
+            self._observer.metrics.limit(LIMIT_REASONS[reason])
         for row in self._rows:
             row.closed[reason].value += 1
 

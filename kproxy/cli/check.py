@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import policy
 from kproxy import config, endpoints, rules
@@ -40,7 +40,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> tuple[list[Problem], list[Problem]]:
-    """Read everything that was named."""
+    """Read everything that was named, and see whether the rules go together."""
     errors: list[Problem] = []
     paths, files = list(arguments.paths), [arguments.endpoints] if arguments.endpoints else []
     if arguments.config:
@@ -50,19 +50,34 @@ def _check(arguments: argparse.Namespace) -> tuple[list[Problem], list[Problem]]
             files.append(settings.endpoints)
         except FileError as error:
             errors += error.problems
-    for file in files:
-        try:
-            endpoints.load(file)
-        except FileError as error:
-            errors += error.problems
+    workloads = list(_workloads(files, errors))
     texts = rules.read(paths)
     loaded = policy.load(texts.files)
-    errors += [*texts.errors, *(Problem(*_place(one)) for one in loaded.errors)]
-    return errors, [*texts.warnings, *(Problem(*_place(one)) for one in loaded.warnings)]
+    errors += [*texts.errors, *map(_ours, loaded.errors)]
+    if not errors:
+        errors += _compiled(loaded, workloads)
+    return errors, [*texts.warnings, *map(_ours, loaded.warnings)]
 
 
-def _place(problem: policy.Problem) -> tuple[str, int, str, str]:
-    return problem.file, problem.line, problem.pointer, problem.message
+def _workloads(files: Iterable[str], errors: list[Problem]) -> Iterator[policy.Workload]:
+    """Read the endpoints files; what is wrong with them goes to `errors`."""
+    for file in files:
+        try:
+            yield from (endpoint.workload() for endpoint in endpoints.load(file))
+        except FileError as error:
+            errors += error.problems
+
+
+def _compiled(loaded: policy.Loaded, workloads: list[policy.Workload]) -> Iterator[Problem]:
+    """Yield what keeps rules that are right each by itself from coming into force together."""
+    try:
+        policy.compile(loaded.rules, workloads, policy.Node(), 0)
+    except policy.CompileError as error:
+        yield from map(_ours, error.problems)
+
+
+def _ours(problem: policy.Problem) -> Problem:
+    return Problem(problem.file, problem.line, problem.pointer, problem.message)
 
 
 def _plain(problems: Iterable[Problem]) -> list[dict[str, str | int]]:

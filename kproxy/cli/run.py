@@ -52,12 +52,7 @@ _KINDS: dict[type[sockmap_errors.SockmapError], type[KproxyError]] = {
 
 
 def _service() -> Callable[[Config], int]:
-    """Import the service only now: the other commands do without BPF."""
-    try:
-        from kproxy.service import run
-    except ModuleNotFoundError as error:
-        if error.name != "bcc":
-            raise
-        mend = "apt install python3-bpfcc, in an environment made with --system-site-packages"
-        raise KernelError("bcc's Python bindings are not installed", mend) from error
+    """Import the service only now: the other commands do without BPF, and start faster."""
+    from kproxy.service import run
+
     return run

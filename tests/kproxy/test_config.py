@@ -6,11 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from kproxy import config
 from kproxy.config import Address, Config, parse_address
 from kproxy.errors import FileError, Problem
+from kproxy.limits import LIMIT_REASONS, HttpLimits, Limits
+from kproxy.lines import STDOUT
+from parsers.http1.reasons import REASONS
 
 LEAST: dict[str, Any] = {"node": "n1", "rules": ["rules"], "endpoints": "endpoints.json"}
 
@@ -50,7 +54,7 @@ def test_example_of_the_design(tmp_path: Path) -> None:
 def test_defaults(tmp_path: Path) -> None:
     """Access log and metrics are on, and the node fails closed, unless one says otherwise."""
     loaded = config.load(written(tmp_path))
-    assert loaded.access_log == config.STDOUT
+    assert loaded.access_log == STDOUT
     assert loaded.admin_address is not None
     assert loaded.admin_address.loopback
     assert loaded.fail_mode == "closed"
@@ -171,10 +175,15 @@ def test_not_addresses(text: str) -> None:
         parse_address(text)
 
 
+def test_reasons_of_the_parser_that_mean_a_bound() -> None:
+    """Each of the parser's limits is counted under the key that would move it, and by no other name."""
+    keys = {field.encode_name for kind in (Limits, HttpLimits) for field in msgspec.structs.fields(kind)}
+    assert set(LIMIT_REASONS.values()) <= keys
+    assert {reason for reason in REASONS if reason.startswith("limit_")} <= LIMIT_REASONS.keys()
+
+
 def test_every_limit_says_why() -> None:
     """Each limit has a description, which its JSON Schema carries into editors."""
-    import msgspec
-
     definitions = msgspec.json.schema(Config)["$defs"]
     for kind in ("Limits", "HttpLimits"):
         for name, field in definitions[kind]["properties"].items():

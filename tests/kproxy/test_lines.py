@@ -220,7 +220,15 @@ def test_descriptor_stays_open(make: Make) -> None:
     os.close(out)
 
 
-def test_many_threads_of_time(make: Make, tmp_path: Path) -> None:
+def test_dash_is_standard_output(make: Make, capfd: pytest.CaptureFixture[str]) -> None:
+    """A path of "-" makes no file of that name."""
+    writer = make(Sink.open("-"))
+    writer.write(b"hello\n")
+    assert writer.close(WAIT)
+    assert capfd.readouterr().out == "hello\n"
+
+
+def test_bursts_and_pauses(make: Make, tmp_path: Path) -> None:
     """Lines that come while the writer works on others are all written: the queue has no gap."""
     writer = make(Sink.open(str(tmp_path / "log")))
     pause = threading.Event()
