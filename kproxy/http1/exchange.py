@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kproxy.http1.wire import FlowObserver
 from kproxy.judgement import Judgement
-from parsers.http1 import RequestHead
+from parsers.http1 import RequestHead, ResponseHead
 
 
 class NoJudgement:
@@ -33,8 +33,11 @@ _NO_HEAD = RequestHead(b"", b"", b"", b"", b"", 0, False)
 class Exchange:
     """One request and its response; the same object serves all exchanges of a flow, in turn.
 
-    status: of the final response, 0 before it. persistent: whether its head lets the connection go on.
+    status: of the final response, 0 before it. persistent: whether both heads let the connection go on.
     answered: whether the whole final response has been sent on. continued: whether 100 was.
+    declined: whether the server answered instead of asking for the body that its client holds back.
+    Some servers read what comes then as that body, some as a request (RFC 9110 section 10.1.1 lets them
+    choose), so none of it may be sent on.
     bytes_in, bytes_out: original bytes from and to the client.
     proxy_ns: kproxy's own time; sent_ns: the clock when the request was sent on; ended_ns: when the last
     byte of the response was.
@@ -45,6 +48,7 @@ class Exchange:
         "bytes_in",
         "bytes_out",
         "continued",
+        "declined",
         "ended_ns",
         "head",
         "judgement",
@@ -61,6 +65,7 @@ class Exchange:
         self.persistent = False
         self.answered = False
         self.continued = False
+        self.declined = False
         self.bytes_in = 0
         self.bytes_out = 0
         self.proxy_ns = 0
@@ -74,24 +79,18 @@ class Exchange:
         self.status = 0
         self.answered = False
         self.continued = False
+        self.declined = False
         self.bytes_in = bytes_in
         self.bytes_out = 0
         self.ended_ns = 0
 
-    @property
-    def body_declined(self) -> bool:
-        """Whether the server answered instead of asking for the body that its client holds back.
-
-        What the client sends next is then read as a body by some servers and as a request by others
-        (RFC 9110 section 10.1.1 lets the server choose), so none of it may be sent on.
-        """
-        head = self.head
-        return (
-            self.status != 0
-            and head.expects_continue
-            and not self.continued
-            and self.bytes_in == len(head.raw)
-        )
+    def answer(self, head: ResponseHead) -> None:
+        """The final response's head has come."""
+        request = self.head
+        self.status = head.status
+        unsent = self.bytes_in == len(request.raw)
+        self.declined = request.expects_continue and not self.continued and unsent
+        self.persistent = head.keep_alive and request.keep_alive and not self.declined
 
     def tell(self, observer: FlowObserver) -> None:
         """Tell the observer how it ended."""

@@ -18,11 +18,12 @@ for the whole.
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 from typing import Final
 
 from kproxy.http1.exchange import AmbiguousPath, Exchange
 from kproxy.http1.options import HttpOptions
+from kproxy.http1.patience import A_HEAD, Patience
+from kproxy.http1.phase import BUSY, CLOSED, DRAINING, ENDING, IDLE, TUNNEL
 from kproxy.http1.reading import PIPELINE_IS_FULL, SERVER_IS_SLOW, Reading
 from kproxy.http1.wire import FlowObserver, Wire
 from kproxy.judgement import Judgement
@@ -45,24 +46,6 @@ _FORBIDDEN: Final = 403
 _REQUEST_TIMEOUT: Final = 408
 
 
-class Phase(Enum):
-    """Where a flow stands; see the module's drawing."""
-
-    IDLE = "no request under way"
-    BUSY = "a request was sent on, its exchange is not complete"
-    DRAINING = "the rest of a denied request is being dropped"
-    TUNNEL = "another protocol: bytes both ways"
-    ENDING = "all was said to the client; it is read and dropped until it closes"
-    CLOSED = "over"
-
-
-IDLE, BUSY, DRAINING = Phase.IDLE, Phase.BUSY, Phase.DRAINING
-TUNNEL, ENDING, CLOSED = Phase.TUNNEL, Phase.ENDING, Phase.CLOSED
-
-# What is waited for in IDLE once part of a head has come.
-_A_HEAD: Final = "the rest of a head"
-
-
 class Http1Flow:
     """The core of one flow; an I/O shell calls it with what happens, and it acts through `wire`.
 
@@ -78,16 +61,14 @@ class Http1Flow:
         "_draining",
         "_exchange",
         "_judge",
-        "_moved",
         "_observer",
         "_options",
+        "_patience",
         "_phase",
         "_reading",
         "_requests",
         "_responses",
         "_server_ended",
-        "_waiting_for",
-        "_waiting_since",
         "_wire",
     )
 
@@ -113,15 +94,13 @@ class Http1Flow:
         self._server_ended = False
         self._draining = False
         self._allowance = 0  # bytes that may still be dropped while DRAINING or ENDING
-        self._moved = True  # whether bytes came since the last tick
-        self._waiting_for: object = IDLE  # at the last tick: the phase, or _A_HEAD
-        self._waiting_since = 0  # the tick that first saw it; 0 for none
+        self._patience = Patience(options)
 
     # From the client ------------------------------------------------------------------------------
 
     def downstream_data(self, data: bytes) -> None:
         """Bytes came from the client."""
-        self._moved = True
+        self._patience.moved = True
         phase = self._phase
         if phase is IDLE:
             started = self._clock()
@@ -142,7 +121,7 @@ class Http1Flow:
 
     def downstream_eof(self) -> None:
         """The client will send no more; it may still be reading."""
-        self._moved = True
+        self._patience.moved = True
         self._client_ended = True
         phase = self._phase
         if phase is IDLE:
@@ -159,7 +138,7 @@ class Http1Flow:
 
     def upstream_data(self, data: bytes) -> None:
         """Bytes came from the server."""
-        self._moved = True
+        self._patience.moved = True
         phase = self._phase
         if phase is BUSY and not self._exchange.answered:
             self._responses.receive(data)
@@ -171,7 +150,7 @@ class Http1Flow:
 
     def upstream_eof(self) -> None:
         """The server will send no more."""
-        self._moved = True
+        self._patience.moved = True
         self._server_ended = True
         phase = self._phase
         if phase is TUNNEL:
@@ -201,36 +180,19 @@ class Http1Flow:
             self._reading.hold(SERVER_IS_SLOW)
 
     def tick(self, now_ns: int) -> None:
-        """Time has passed: end what waits for too long."""
-        waiting_for, waited = self._waited(now_ns)
-        options = self._options
-        if waiting_for is _A_HEAD and waited > options.head_ns:
+        """Time has passed: end what was waited for too long."""
+        begun = self._phase is IDLE and self._requests.head_begun
+        over = self._patience.over(now_ns, A_HEAD if begun else self._phase)
+        if over is A_HEAD:
             self._wire.send_downstream(replies.refused(_REQUEST_TIMEOUT, "head_timeout"))
             self._observer.refused("head_timeout", "the head did not end in time", None, _REQUEST_TIMEOUT)
             self._end()
-        elif waiting_for is IDLE and waited > options.idle_ns:
+        elif over in (IDLE, DRAINING):
             self._end()
-        elif waiting_for in (BUSY, TUNNEL) and waited > options.idle_ns:
+        elif over in (BUSY, TUNNEL):
             self._abort("idle_timeout")
-        elif waiting_for is DRAINING and waited > options.head_ns:
-            self._end()
-        elif waiting_for is ENDING and waited > options.linger_ns:
+        elif over is ENDING:
             self._close()
-
-    def _waited(self, now_ns: int) -> tuple[object, int]:
-        """What the flow waits for, and for how long it has.
-
-        Every byte is progress in an exchange; but a head, a drain and an end must come in their time
-        however bytes trickle in.
-        """
-        begun = self._phase is IDLE and self._requests.head_begun
-        waiting_for: object = _A_HEAD if begun else self._phase
-        progress = self._moved and waiting_for in (IDLE, BUSY, TUNNEL)
-        if progress or waiting_for is not self._waiting_for or not self._waiting_since:
-            self._waiting_for = waiting_for
-            self._waiting_since = now_ns
-        self._moved = False
-        return waiting_for, now_ns - self._waiting_since
 
     def drain(self) -> None:
         """Take no further request, and end once the one under way has."""
@@ -271,6 +233,9 @@ class Http1Flow:
                 if self._client_ended:
                     self._client_done()
                 return
+            if self._client_ended and not requests.complete:
+                self._refuse(refusal("truncated"))
+                return
             self._rule(head, started)
         if self._phase is BUSY:
             self._hold_pipelined()
@@ -297,7 +262,7 @@ class Http1Flow:
         exchange.begin(head, judgement, len(data))
         self._responses.answers_head = head.method == b"HEAD"
         self._phase = BUSY
-        self._waiting_since = 0
+        self._patience.since = 0
         self._wire.send_upstream(data)
         exchange.sent_ns = sent = self._clock()
         exchange.proxy_ns = sent - started
@@ -312,7 +277,7 @@ class Http1Flow:
                 self._body_went_wrong(error)
                 return
             data = requests.take()
-            if event is not NEED_DATA and not self._exchange.body_declined:
+            if event is not NEED_DATA and not self._exchange.declined:
                 self._exchange.bytes_in += len(data)
                 self._wire.send_upstream(data)
             if requests.complete and self._exchange.answered:
@@ -343,7 +308,7 @@ class Http1Flow:
         self._wire.send_downstream(reply)
         proxy_ns = self._clock() - started
         self._observer.request(head, judgement, _FORBIDDEN, len(data), len(reply), proxy_ns, 0)
-        self._waiting_since = 0
+        self._patience.since = 0
         if not keep_alive:
             self._end()
         elif not self._requests.complete:
@@ -366,7 +331,6 @@ class Http1Flow:
         self._allowance -= len(self._requests.take())
         if self._requests.complete:
             self._phase = IDLE
-            self._waiting_since = 0
             self._take_requests(self._clock())
         elif self._allowance < 0:
             self._end()
@@ -411,8 +375,7 @@ class Http1Flow:
         status = head.status
         exchange = self._exchange
         if status >= _FIRST_FINAL:
-            exchange.status = status
-            exchange.persistent = head.keep_alive
+            exchange.answer(head)
             return True
         if status == _CONTINUE:
             exchange.continued = True
@@ -425,7 +388,7 @@ class Http1Flow:
         exchange = self._exchange
         exchange.answered = True
         exchange.ended_ns = now = self._clock()
-        if self._requests.complete or exchange.body_declined or self._responses.buffered:
+        if self._requests.complete or exchange.declined or self._responses.buffered:
             self._complete(now)
 
     def _complete(self, now: int) -> None:
@@ -436,13 +399,7 @@ class Http1Flow:
         if self._responses.buffered:
             self._phase = IDLE
             self._unsolicited(self._responses.take_rest())
-        elif (
-            exchange.persistent
-            and exchange.head.keep_alive
-            and requests.complete
-            and not self._draining
-            and not self._server_ended
-        ):
+        elif exchange.persistent and requests.complete and not self._draining and not self._server_ended:
             self._phase = IDLE
             self._reading.release(PIPELINE_IS_FULL)
             if requests.buffered:
@@ -458,14 +415,14 @@ class Http1Flow:
         if not (exchange.head.upgrade and self._requests.complete):
             self._abort("unexpected_101")
             return
-        head = self._responses.take()
         exchange.status = _SWITCHING_PROTOCOLS
-        exchange.bytes_out += len(head)
-        exchange.ended_ns = self._clock()
-        exchange.tell(self._observer)
         self._phase = TUNNEL
         self._reading.release(PIPELINE_IS_FULL)
+        head = self._responses.take()
+        exchange.bytes_out += len(head)
         self._wire.send_downstream(head + self._responses.take_rest())
+        exchange.ended_ns = self._clock()
+        exchange.tell(self._observer)
         waiting = self._requests.take_rest()
         if waiting:
             self._wire.send_upstream(waiting)
@@ -491,7 +448,7 @@ class Http1Flow:
     def _client_ended_early(self) -> None:
         """The client ended its side while a request is under way; it may still want the answer."""
         if not self._requests.complete:
-            if self._exchange.answered or self._exchange.body_declined:
+            if self._exchange.answered or self._exchange.declined:
                 self._exchange.tell(self._observer)
                 self._end()
             else:
@@ -513,7 +470,6 @@ class Http1Flow:
     def _end(self) -> None:
         """Nothing more is said to either side; the client's bytes are dropped until it closes too."""
         self._phase = ENDING
-        self._waiting_since = 0
         self._allowance = self._options.drain_bytes
         self._wire.end_upstream()
         self._wire.end_downstream()

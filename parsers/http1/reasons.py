@@ -66,7 +66,7 @@ REASONS: Final[dict[str, tuple[int, str]]] = {
     "limit_fields": (_LARGE, "more fields than the limit"),
     "limit_chunk_framing": (_BAD, "chunk framing over the limit"),
     # ends
-    "truncated": (_BAD, "the connection ended within a request head"),
+    "truncated": (_BAD, "the connection ended within a request"),
     "limit_trailers": (_LARGE, "a trailer section over the limit"),
 }
 

@@ -38,6 +38,8 @@ TEXTS = {
     "chunked": "POST /jobs/1 HTTP/1.1¶Host: a¶Transfer-Encoding: chunked¶¶",
     "100": "HTTP/1.1 100 Continue¶¶",
     "101": "HTTP/1.1 101 Switching Protocols¶Upgrade: websocket¶Connection: upgrade¶¶",
+    "40k": "x" * 40_000,
+    "many": "GET /jobs/2 HTTP/1.1¶Host: a¶¶" * 700,
     "ws": "GET /jobs/ws HTTP/1.1¶Host: a¶Connection: Upgrade¶Upgrade: websocket¶¶",
 }
 HAPPENINGS = ("client", "server", "tick", "drain", "fail")
