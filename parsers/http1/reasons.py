@@ -65,6 +65,8 @@ REASONS: Final[dict[str, tuple[int, str]]] = {
     "limit_head": (_LARGE, "a head over the limit"),
     "limit_fields": (_LARGE, "more fields than the limit"),
     "limit_chunk_framing": (_BAD, "chunk framing over the limit"),
+    # ends
+    "truncated": (_BAD, "the connection ended within a request"),
     "limit_trailers": (_LARGE, "a trailer section over the limit"),
 }
 

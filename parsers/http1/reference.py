@@ -11,6 +11,12 @@ from parsers.http1.limits import Limits
 from parsers.http1.reasons import refusal
 
 
+# h11 reads a response only to a request, and 101 only to one that asks for it.
+_ANY_REQUEST = h11.Request(
+    method="GET", target="/", headers=[("Host", "a"), ("Connection", "upgrade"), ("Upgrade", "any")]
+)
+
+
 class Reading(NamedTuple):
     """What a reader made of a request head; fields as in `RequestHead.headers`."""
 
@@ -47,7 +53,7 @@ def _as_h11(fields: Fields) -> Fields:
 def read_response(raw: bytes, limits: Limits) -> tuple[int, bool, Fields]:
     """h11's (status, HTTP/1.1?, fields) of one whole response head; raises ParseError malformed."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.max_head)
-    connection.send(h11.Request(method="GET", target="/", headers=[("Host", "reference")]))
+    connection.send(_ANY_REQUEST)
     connection.receive_data(raw)
     try:
         event = connection.next_event()
