@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from kproxy.connector import Acceptor, Pair, adopt, connect_upstream, name_at_peer, parties_of, reset
+from kproxy.connector import Acceptor, connect_upstream, name_at_peer, parties_of, reset, splice
 from kproxy.directory import Directory
 from kproxy.enforcement import EnforcedEndpoint
 from kproxy.flow import Flow
@@ -23,7 +23,7 @@ from kproxy.relay import Relay, prepare
 from kproxy.stale import OwnSockets
 from policy import Action, NodePolicy
 from sockmap.hooks import Hooks
-from sockmap.layout import NO_SLOT, Direction
+from sockmap.layout import Direction
 
 _log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class Carrier:
 
     def _take(self, endpoint: EnforcedEndpoint, direction: Direction, accepted: socket.socket) -> None:
         try:
-            prepare(accepted)
+            prepare(accepted, self._limits.dead_peer_seconds)
             origin = self._hooks.sockets.origin(accepted.fileno())
             parties = parties_of(self._directory, endpoint, direction, accepted, origin) if origin else None
         except OSError:
@@ -207,9 +207,8 @@ class Carrier:
                 endpoint,
                 parties,
                 ruling,
-                self._directory,
                 self._hooks.sockets,
-                self._limits.connect_seconds,
+                self._limits,
                 self._own,
             )
         except TimeoutError:
@@ -229,7 +228,7 @@ class Carrier:
             lambda wire: flow.core(wire, self._options),
             lambda _relay: self._ended(flow),
         )
-        flow.slots = adopt(Pair(accepted, upstream), self._hooks.sockets, self._hooks.splicer)
+        flow.slots = splice(accepted, upstream, self._hooks.sockets, self._hooks.splicer)
         self._flows.add(flow)
         await relay.start()
         # The policy may have changed while the server was being connected to.
@@ -249,8 +248,7 @@ class Carrier:
         self._ended_bytes[0] += relay.downstream_in + relay.upstream_out
         self._ended_bytes[1] += relay.upstream_in + relay.downstream_out
         for slot in flow.slots:
-            if slot != NO_SLOT:
-                self._hooks.splicer.release(slot)
+            self._hooks.splicer.release(slot)
         self._flows.discard(flow)
         self._of_endpoint[flow.parties.endpoint] -= 1
         flow.observer.closed(relay.reason)

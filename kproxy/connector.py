@@ -9,11 +9,12 @@ import logging
 import socket
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from kproxy.enforcement import EnforcedEndpoint, upstream_socket
+from kproxy.limits import Limits
 from kproxy.parties import Parties, Ruling
-from kproxy.relay import prepare
+from kproxy.relay import RESET_ON_CLOSE, prepare
 from sockmap.diag import Name
 from sockmap.layout import NO_SLOT, Direction, IPAddress, UpstreamFlag, mapped
 from sockmap.sockets import Origin, SocketMarks
@@ -29,13 +30,6 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 EXHAUSTED_PAUSE_S = 0.1
 
 
-class Pair(NamedTuple):
-    """The two sockets of a flow, connected."""
-
-    downstream: socket.socket
-    upstream: socket.socket
-
-
 class Directory(Protocol):
     """What the connector asks about the node."""
 
@@ -44,9 +38,6 @@ class Directory(Protocol):
 
     def by_address(self, address: IPAddress) -> EnforcedEndpoint | None:
         """The enforced endpoint that has an address."""
-
-    def is_local(self, address: IPAddress) -> bool:
-        """Whether the address is an enforced endpoint's or the host's own."""
 
     @property
     def host_netns(self) -> int:
@@ -102,9 +93,8 @@ async def connect_upstream(
     endpoint: EnforcedEndpoint,
     parties: Parties,
     ruling: Ruling,
-    directory: Directory,
     marks: SocketMarks,
-    timeout: float,
+    limits: Limits,
     own: set[socket.socket],
 ) -> socket.socket:
     """Open the upstream socket: in the endpoint's namespace, to exactly whom the client called.
@@ -120,16 +110,14 @@ async def connect_upstream(
     upstream = upstream_socket(endpoint.namespace, parties.server, parties.client if egress else None)
     own.add(upstream)
     try:
-        prepare(upstream)
-        flags = UpstreamFlag(0)
-        if not egress or directory.is_local(parties.server):
-            flags |= UpstreamFlag.EXPECT_LOCAL
+        prepare(upstream, limits.dead_peer_seconds)
+        flags = UpstreamFlag.SPLICE if endpoint.splice else UpstreamFlag(0)
         if egress and ruling.ingress_judged:
             flags |= UpstreamFlag.ANNOUNCE
         client = (parties.client, parties.client_port)
         marks.mark_upstream(upstream.fileno(), endpoint.number, client, flags)
         address = (str(parties.server), parties.server_port)
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(limits.connect_seconds):
             await asyncio.get_running_loop().sock_connect(upstream, address)
     except BaseException:
         own.discard(upstream)
@@ -178,21 +166,23 @@ class Acceptor:
             self._loop.add_reader(self._listener.fileno(), self._accept)
 
 
-def adopt(pair: Pair, marks: SocketMarks, splicer: Splicer) -> tuple[int, ...]:
-    """Tell the splicer which sockets of ours are behind which slots; return the slots."""
-    slots = []
-    for own in pair:
-        slot = marks.slot(own.fileno())
-        if slot != NO_SLOT:
-            splicer.adopt(slot, own)
-            slots.append(slot)
-    return tuple(slots)
+def splice(
+    downstream: socket.socket, upstream: socket.socket, marks: SocketMarks, splicer: Splicer
+) -> list[int]:
+    """Splice what can be of a flow's two connections; return the slots of kproxy's own sockets.
+
+    The downstream socket entered the map by itself, if its client is on this node.
+    """
+    slots = [marks.slot(downstream.fileno()), splicer.join(upstream)]
+    if slots[0] != NO_SLOT:
+        splicer.adopt(slots[0], downstream)
+    return [slot for slot in slots if slot != NO_SLOT]
 
 
 def reset(accepted: socket.socket) -> None:
-    """End an accepted connection with a reset (SO_LINGER 0 is set by :func:`prepare`)."""
-    with contextlib.suppress(OSError):
-        prepare(accepted)
+    """End an accepted connection with a reset."""
+    with contextlib.suppress(OSError):  # its client was faster
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     accepted.close()
 
 

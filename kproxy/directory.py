@@ -95,10 +95,6 @@ class Directory:
         """Return the open endpoint that has an address."""
         return self._by_address.get(address)
 
-    def is_local(self, address: IPAddress) -> bool:
-        """Whether an address is an open endpoint's or the host's own."""
-        return address in self._by_address or address in self.host_addresses
-
     def diag(self, cookie: int) -> SockDiag | None:
         """Return sock_diag of a namespace, where there is one."""
         enforced = self._by_netns.get(cookie)

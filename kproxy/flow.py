@@ -75,6 +75,7 @@ class Flow:
         if self._rules is None:
             # From opaque to judged: where in the stream a request begins is not known.
             return ruling.rules is None
+        self._observer.judged_by(ruling.sides)
         self._rules = ruling.rules or Allowed(ruling.verdict.rule, ruling.verdict.reason)
         return True
 

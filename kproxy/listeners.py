@@ -78,6 +78,9 @@ def _listener(
 ) -> socket.socket:
     listener = namespace.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
+        # What sk_lookup steers here has the server's own port. Without this a server that restarts could not bind
+        # it while such a connection is open or in TIME_WAIT; accepted sockets inherit it.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if device is not None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
         if family == socket.AF_INET6:

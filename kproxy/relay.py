@@ -16,12 +16,11 @@ from typing import Protocol, cast
 HIGH_WATER = 256 * 1024
 LOW_WATER = 64 * 1024
 
-# A peer that vanished (no FIN, no RST) is found by keepalive within IDLE + PROBES * INTERVAL seconds while idle,
-# and by TCP_USER_TIMEOUT while bytes wait for its acknowledgement.
-KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 60, 15, 4
-USER_TIMEOUT_MS = 120_000
+# A peer that vanished (no FIN, no RST) is given up after the configured time: half of it idle, then this many
+# probes over the other half; and by TCP_USER_TIMEOUT while bytes wait for its acknowledgement.
+KEEPALIVE_PROBES = 4
 
-_RESET_ON_CLOSE, _FLUSH_ON_CLOSE = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
+RESET_ON_CLOSE, FLUSH_ON_CLOSE = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
 
 
 class Core(Protocol):
@@ -55,15 +54,21 @@ class Core(Protocol):
         """Something inside broke: end, closed."""
 
 
-def prepare(sock: socket.socket) -> None:
-    """Set what each of kproxy's flow sockets has from its first moment."""
+def prepare(sock: socket.socket, dead_peer_seconds: float) -> None:
+    """Set what each of kproxy's flow sockets has from its first moment.
+
+    Args:
+        dead_peer_seconds: how long a peer may be silent to the kernel's own probes.
+    """
+    idle = max(1, round(dead_peer_seconds / 2))
+    interval = max(1, idle // KEEPALIVE_PROBES)
     sock.setblocking(False)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(dead_peer_seconds * 1000))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
@@ -238,7 +243,7 @@ class Relay:
             (self._upstream, self.upstream_socket),
         ):
             if not side.transport.is_closing():
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FLUSH_ON_CLOSE)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, FLUSH_ON_CLOSE)
                 side.transport.close()
 
     def abort(self, reason: str) -> None:

@@ -10,7 +10,7 @@ from kproxy import endpoints, rules
 from kproxy.config import Config
 from kproxy.endpoints import Endpoint
 from kproxy.errors import FileError, Problem
-from policy import NodePolicy, Workload
+from policy import NodePolicy
 from sockmap.layout import IPAddress
 
 
@@ -35,7 +35,7 @@ class Wanted:
             FileError: the rules cannot be in force together.
         """
         node = policy.Node(tuple(host_addresses), config.allow_localhost)
-        workloads = [workload_of(one) for one in self.endpoints]
+        workloads = [one.workload() for one in self.endpoints]
         try:
             return policy.compile(self.rules, workloads, node, revision)
         except policy.CompileError as error:
@@ -68,15 +68,3 @@ def read(config: Config) -> Wanted:
 
 def _problem(found: policy.Problem) -> Problem:
     return Problem(found.file, found.line, found.pointer, found.message)
-
-
-def workload_of(endpoint: Endpoint) -> Workload:
-    """Return an endpoint as the policy knows it."""
-    return Workload(
-        name=endpoint.name,
-        namespace=endpoint.namespace,
-        labels=endpoint.labels,
-        addresses=endpoint.addresses,
-        ports=endpoint.ports,
-        local=endpoint.local,
-    )

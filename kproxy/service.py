@@ -124,6 +124,12 @@ class Service:
         try:
             self._follow_endpoints()
             self._ready = True
+            if not self._config.detach_on_exit:
+                _log.warning(
+                    "enforcement ends with this process",
+                    fail_mode=self._config.fail_mode,
+                    mend="supervise kproxy so that it is started again; --detach-on-exit says you know",
+                )
             _log.info("ready", endpoints=len(list(self._directory)), revision=self._policy.revision)
             await self._until(stop)
         finally:
@@ -193,7 +199,7 @@ class Service:
     async def _watch(self) -> None:
         async for changed in self._changes.changes():
             _log.info("files changed", files=sorted(changed))
-            self._read_again()
+            await self._read_again()
 
     async def _tick(self) -> None:
         while True:
@@ -213,11 +219,11 @@ class Service:
                 self._directory.host_addresses = found
                 self._put_in_force()
 
-    def _read_again(self) -> None:
+    async def _read_again(self) -> None:
         """Take over what the files now say, or keep the last good state whole."""
         before = self._wanted
         try:
-            self._wanted = reload.read(self._config)
+            self._wanted = await asyncio.to_thread(reload.read, self._config)
             self._put_in_force()
         except FileError as error:
             self._wanted = before
@@ -238,6 +244,8 @@ class Service:
         self._hooks.policy.apply(tables_of(self._policy, self._directory))
         withdrawn = self._carrier.policy_changed(self._policy)
         self._sweeps = SWEEPS
+        names = {policy.name for policy in self._policy.rules}
+        self._metrics.retain({endpoint.key for endpoint in self._wanted.endpoints}, names)
         self._metrics.reload_succeeded(self._policy.revision, time.time())
         self._reload = ReloadStatus(ok=True, time=_now(), warnings=self._wanted.warnings)
         _log.info("policy in force", revision=self._policy.revision, flows_reset=withdrawn)

@@ -134,7 +134,7 @@ class Hooks:
         self.sockets = SocketMarks(fd)
         self.counters = Counters(fd("counters"), fd("verdicts"))
         self._memory = program.map_memory("slots", self._slot_count * ct.sizeof(Slot))
-        self.splicer = Splicer(self._memory)
+        self.splicer = Splicer(self._memory, fd)
         undo.callback(self.splicer.close)
 
     def _give_out_slots(self) -> None:

@@ -42,8 +42,8 @@ class Role(IntEnum):
 class UpstreamFlag(IntFlag):
     """What is known of an upstream connection before it is made."""
 
-    EXPECT_LOCAL = 1
-    ANNOUNCE = 2
+    ANNOUNCE = 1
+    SPLICE = 2
 
 
 class SlotMode(IntEnum):
@@ -196,8 +196,16 @@ class SocketState(ct.Structure):
         ("slot_generation", ct.c_uint32),
         ("announced", ct.c_uint32),
         ("paired", ct.c_uint32),
+        ("splice", ct.c_uint32),
+        ("pad", ct.c_uint32),
         ("tuple", Tuple),
     ]
+
+
+class Pair(ct.Structure):
+    """An element of map ``pairs``: the server's socket of an upstream socket, both on this node."""
+
+    _fields_ = [("server_cookie", ct.c_uint64), ("server_slot", ct.c_uint32), ("pad", ct.c_uint32)]
 
 
 class Slot(ct.Structure):
@@ -287,6 +295,7 @@ MIRRORED: tuple[tuple[str, type[ct.Structure]], ...] = (
     ("listener", Listener),
     ("upstream", Upstream),
     ("socket_state", SocketState),
+    ("pair", Pair),
     ("slot", Slot),
     ("event", Event),
     ("verdicts", Verdicts),

@@ -12,9 +12,10 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sockmap.credit import Account, tagged
+from sockmap.credit import FIRST_GRANT, Account, tagged
 from sockmap.diag import Name, Progress, SockDiag
-from sockmap.layout import NO_SLOT, Event, EventKind, Slot, SlotMode
+from sockmap.layout import NO_SLOT, Event, EventKind, Pair, Role, Slot, SlotMode, SocketState
+from sockmap.syscall import EXIST, map_lookup, map_take, map_update, queue_pop
 
 _WORDS = 8  # bytes in one; all offsets below count words
 _BYTES, _MESSAGES = Slot.bytes.offset // _WORDS, Slot.messages.offset // _WORDS
@@ -28,6 +29,8 @@ _STRIDE = ct.sizeof(Slot) // _WORDS
 
 _SO_MEMINFO = 55  # include/uapi/asm-generic/socket.h
 _MEMINFO_BYTES = 36
+_SO_COOKIE = 57
+_NEVER = (1 << 64) - 1  # no total is ever this
 _TCP_INFO_BYTES = 136  # up to and with tcpi_bytes_received
 _BYTES_RECEIVED = 128
 
@@ -49,6 +52,7 @@ class Splicer:
 
     Args:
         memory: the mapped ``slots`` array.
+        map_fd: returns the descriptor of a map by name.
 
     Attributes:
         diags: finds the sock_diag socket of a network namespace, by the namespace's cookie; None where there
@@ -56,8 +60,8 @@ class Splicer:
         looks: how often a reader's queue was looked at.
     """
 
-    def __init__(self, memory: mmap.mmap) -> None:
-        self._memory = memory
+    def __init__(self, memory: mmap.mmap, map_fd: Callable[[str], int]) -> None:
+        self._memory, self._map_fd = memory, map_fd
         self._words = memoryview(memory).cast("Q")
         self.diags: Callable[[int], SockDiag | None] = lambda _cookie: None
         self._own: dict[int, socket.socket] = {}
@@ -69,6 +73,47 @@ class Splicer:
     def adopt(self, slot: int, own: socket.socket) -> None:
         """Remember kproxy's own socket behind a slot: its queue is read without sock_diag."""
         self._own[slot] = own
+
+    def join(self, own: socket.socket) -> int:
+        """Put a connected upstream socket of ours into the map if its server is there; return its slot.
+
+        NO_SLOT where the server is elsewhere, or not known yet, or there is no slot left.
+
+        Its server's socket entered the map when it was established. Here the slot is filled before the socket
+        enters, so no message ever sees half of it.
+        """
+        cookie = ct.c_uint64.from_buffer_copy(own.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8))
+        pair, index, state = Pair(), ct.c_uint32(), SocketState()
+        fd = ct.c_int(own.fileno())
+        if not map_take(self._map_fd("pairs"), cookie, pair) or not map_lookup(
+            self._map_fd("sockets"), fd, state
+        ):
+            return NO_SLOT
+        if not queue_pop(self._map_fd("free_slots"), index):
+            return NO_SLOT
+        slot = index.value
+        state.slot, state.slot_generation = slot, self._fill(slot, cookie.value, pair)
+        try:
+            map_update(self._map_fd("sockets"), fd, state, EXIST)
+            map_update(self._map_fd("spliced"), cookie, ct.c_uint32(own.fileno()))
+        except OSError:
+            # The map is full, or the socket is of a kind that cannot be there: it stays plain TCP, its slot
+            # comes back when it closes.
+            return NO_SLOT
+        self._words[pair.server_slot * _STRIDE + _PEER_SLOT] = slot
+        self.adopt(slot, own)
+        return slot
+
+    def _fill(self, index: int, cookie: int, pair: Pair) -> int:
+        """Make a free slot an upstream socket's; return its generation. What is read of it is written here."""
+        slot = Slot.from_buffer(self._memory, index * ct.sizeof(Slot))
+        generation = int(slot.mode_generation) & 0xFFFFFFFF
+        ct.memset(ct.addressof(slot), 0, ct.sizeof(slot))
+        slot.granted, slot.reopen = tagged(generation, FIRST_GRANT), _NEVER
+        slot.cookie, slot.peer_cookie, slot.peer_slot = cookie, pair.server_cookie, pair.server_slot
+        slot.role = Role.UPSTREAM
+        slot.mode_generation = generation
+        return generation
 
     def release(self, slot: int) -> None:
         """Forget an own socket, before it is closed."""

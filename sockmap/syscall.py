@@ -15,9 +15,10 @@ _BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
 _CLONE_NEWNET = 0x40000000
 
 _MAP_LOOKUP_ELEM, _MAP_UPDATE_ELEM, _MAP_DELETE_ELEM = 1, 2, 3
+_MAP_LOOKUP_AND_DELETE_ELEM = 21
 _PROG_LOAD, _PROG_ATTACH, _PROG_DETACH, _LINK_CREATE = 5, 8, 9, 28
 
-ANY, NO_EXIST = 0, 1
+ANY, NO_EXIST, EXIST = 0, 1, 2
 
 _libc = ct.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -58,6 +59,25 @@ def map_update(map_fd: int, key: ct._CData, value: ct._CData, flags: int = ANY) 
 def queue_push(map_fd: int, value: ct._CData) -> None:
     """Append to a BPF queue, which has no keys. Raises OSError: E2BIG it is full."""
     _bpf(_MAP_UPDATE_ELEM, struct.pack("=IxxxxQQQ", map_fd, 0, ct.addressof(value), ANY))
+
+
+def queue_pop(map_fd: int, value: ct._CData) -> bool:
+    """Take the oldest value of a BPF queue; false where it is empty."""
+    return _take(map_fd, 0, value)
+
+
+def map_take(map_fd: int, key: ct._CData, value: ct._CData) -> bool:
+    """Read one element and delete it, in one step; false where there is none."""
+    return _take(map_fd, ct.addressof(key), value)
+
+
+def _take(map_fd: int, key: int, value: ct._CData) -> bool:
+    attributes = struct.pack("=IxxxxQQQ", map_fd, key, ct.addressof(value), 0)
+    if _syscall(_BPF, _MAP_LOOKUP_AND_DELETE_ELEM, attributes, 32) < 0:
+        if ct.get_errno() == errno.ENOENT:
+            return False
+        _raise()
+    return True
 
 
 def map_lookup(map_fd: int, key: ct._CData, value: ct._CData) -> bool:

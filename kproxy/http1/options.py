@@ -52,4 +52,5 @@ class HttpOptions:
             idle_ns=int(limits.idle_seconds * _SECOND),
             drain_bytes=limits.drain_bytes,
             rule_header=(config.deny_rule_header or "").encode("ascii"),
+            refuse_ambiguous_paths=config.refuse_ambiguous_paths,
         )

@@ -68,8 +68,8 @@ struct listener {
 };
 
 enum upstream_flags {
-    UPSTREAM_EXPECT_LOCAL = 1,   /* the server is on this node: try to splice */
-    UPSTREAM_ANNOUNCE = 2,       /* this flow has judged the server's ingress too: let it through there */
+    UPSTREAM_ANNOUNCE = 1,       /* this flow has judged the server's ingress too: let it through there */
+    UPSTREAM_SPLICE = 2,         /* its endpoint lets it be spliced, if the server is on this node */
 };
 
 /* Written by user space alone, onto kproxy's own upstream sockets before connect(). */
@@ -89,7 +89,7 @@ struct socket_state {
     u32 shown_port;
     u32 role, endpoint, direction;
     u32 slot, slot_generation;   /* in `slots`; NO_SLOT: not spliced */
-    u32 announced, paired;
+    u32 announced, paired, splice, pad;
     struct tuple tuple;          /* the key left in `announced` */
 };
 
@@ -99,7 +99,13 @@ struct handshake {
     struct address shown;
     u32 shown_port;
     u32 role, endpoint;
-    u32 slot, slot_generation, pad;
+    u32 slot, slot_generation, splice;
+};
+
+/* Left for user space under the cookie of an upstream socket: its server is on this node, and in the map. */
+struct pair {
+    u64 server_cookie;
+    u32 server_slot, pad;
 };
 
 struct announcement {

@@ -119,6 +119,7 @@ static inline void leave_handshake(struct bpf_sock_ops *ctx, struct socket_state
     h.endpoint = state->endpoint;
     h.slot = state->slot;
     h.slot_generation = state->slot_generation;
+    h.splice = state->splice;
     u64 key = sequence_key(READ(ctx, snd_nxt), READ(ctx, rcv_nxt));
     /* Not over another's: whoever could place an entry first must not take over a connection. */
     if (handshakes.insert(&key, &h)) {
@@ -181,6 +182,7 @@ static inline void connecting(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
         struct socket_state *state = new_state(sk, UPSTREAM, up->endpoint, EGRESS);
         if (!state)
             return;
+        state->splice = up->flags & UPSTREAM_SPLICE ? 1 : 0;
         state->shown = up->client;
         state->shown_port = up->client_port;
         call_me_on_close(ctx);
@@ -213,8 +215,7 @@ static inline void active_established(struct bpf_sock_ops *ctx, struct bpf_sock 
     if (up) {
         if (!state)
             return; /* no memory when it connected: it stays plain TCP */
-        if ((up->flags & UPSTREAM_EXPECT_LOCAL) && endpoint_splices(up->endpoint))
-            enter_map(ctx, state, netns);
+        /* It enters the map when its server is known to be here: user space does that, see splicer.py. */
         leave_handshake(ctx, state, netns);
         return;
     }
@@ -256,6 +257,22 @@ static inline void pair_slots(struct socket_state *own, struct handshake *active
     count(COUNT_PAIRED);
 }
 
+/* S enters the map, and user space is told under U's cookie, so that U can follow. */
+static inline void offer_to_upstream(struct bpf_sock_ops *ctx, struct socket_state *state,
+                                     struct handshake *active, u64 netns) {
+    if (!active->splice || !may_splice_here(netns) || !enter_map(ctx, state, netns))
+        return;
+    u32 index = state->slot;
+    struct slot *slot = slots.lookup(&index);
+    if (!slot)
+        return;
+    slot->peer_cookie = active->cookie;
+    u64 upstream = active->cookie;
+    struct pair offer = {.server_cookie = slot->cookie, .server_slot = index};
+    if (pairs.update(&upstream, &offer))
+        count(COUNT_HANDSHAKES_FULL);
+}
+
 static inline void passive_established(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
     u64 key = sequence_key(READ(ctx, rcv_nxt), READ(ctx, snd_nxt));
     struct handshake active = {};
@@ -288,9 +305,9 @@ static inline void passive_established(struct bpf_sock_ops *ctx, struct bpf_sock
     state->paired = 1;
     if (role == PROXY && direction == EGRESS)
         count(COUNT_REDIRECTS_ARRIVED);
-    if (active.slot == NO_SLOT || (role == SERVER && !may_splice_here(netns)))
-        return;
-    if (enter_map(ctx, state, netns))
+    if (role == SERVER)
+        offer_to_upstream(ctx, state, &active, netns);
+    else if (active.slot != NO_SLOT && enter_map(ctx, state, netns))
         pair_slots(state, &active, bpf_get_socket_cookie(ctx));
 }
 
@@ -304,6 +321,10 @@ static inline void closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
         struct tuple t = state->tuple;
         announced.delete(&t);
         state->announced = 0;
+    }
+    if (state->role == UPSTREAM) {
+        u64 cookie = bpf_get_socket_cookie(ctx);
+        pairs.delete(&cookie);
     }
     if (state->handshake) {
         u64 key = state->handshake;

@@ -1,4 +1,4 @@
-"""HTTP policy on real sockets: what is allowed passes whole, what is not is answered, and both ends see each other."""
+"""HTTP policy on real sockets: what is allowed passes whole, what is not is answered, both ends see each other."""
 
 from __future__ import annotations
 
@@ -124,8 +124,13 @@ def test_truncated_response_is_a_reset(network: Network, tmp_path: Path) -> None
         upstream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
         upstream.close()
         with pytest.raises(ConnectionResetError):
-            while client.recv(1000):
-                pass
+            read_to_end(client)
+
+
+def read_to_end(sock: socket.socket) -> None:
+    """Read until the other side ends in good order."""
+    while sock.recv(1000):
+        pass
 
 
 def test_upgraded_connection_is_opaque_and_half_closes(network: Network, tmp_path: Path) -> None:
