@@ -136,12 +136,13 @@ class Acceptor:
 
     def __init__(self, listener: socket.socket, take: Callable[[socket.socket], None]) -> None:
         self._listener, self._take = listener, take
+        self._descriptor = listener.fileno()
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(listener.fileno(), self._accept)
+        self._loop.add_reader(self._descriptor, self._accept)
 
     def close(self) -> None:
         """Accept no more."""
-        self._loop.remove_reader(self._listener.fileno())
+        self._loop.remove_reader(self._descriptor)
 
     def _accept(self) -> None:
         for _ in range(ACCEPTS_PER_WAKE):
@@ -163,7 +164,7 @@ class Acceptor:
 
     def _resume(self) -> None:
         if self._listener.fileno() >= 0:
-            self._loop.add_reader(self._listener.fileno(), self._accept)
+            self._loop.add_reader(self._descriptor, self._accept)
 
 
 def splice(

@@ -27,6 +27,11 @@ class Directory:
         open_endpoint: opens an endpoint under a number.
         neighbours: the namespaces that are no endpoint's.
         host_netns: cookie of the host's namespace.
+
+    Attributes:
+        host_addresses: the node's own addresses.
+        failures: why an endpoint that is wanted is not open.
+        before_close: called with each endpoint before it is closed.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class Directory:
         self._free = list(range(MAX_ENDPOINTS - 1, -1, -1))
         self.host_addresses: frozenset[IPAddress] = frozenset()
         self.failures: dict[EndpointName, str] = {}
+        self.before_close: Callable[[EnforcedEndpoint], None] = lambda _endpoint: None
 
     def __iter__(self) -> Iterator[EnforcedEndpoint]:
         """Yield those that are open."""
@@ -100,6 +106,11 @@ class Directory:
         enforced = self._by_netns.get(cookie)
         return enforced.diag if enforced else self._neighbours.diag(cookie)
 
+    def give_up(self, enforced: EnforcedEndpoint, why: str) -> None:
+        """Close an endpoint that could not be put under policy, and say so until it can."""
+        self._close(enforced)
+        self._failed(enforced.name, why)
+
     def close(self) -> None:
         """Close all of them."""
         for enforced in self:
@@ -132,6 +143,7 @@ class Directory:
         del self._by_netns[enforced.namespace.cookie]
         for address in enforced.endpoint.addresses:
             self._by_address.pop(address, None)
+        self.before_close(enforced)
         enforced.close()
         self._free.insert(0, enforced.number)  # the number that was free longest is used next
 

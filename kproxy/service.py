@@ -20,6 +20,7 @@ from kproxy.collector import NodeCollector
 from kproxy.config import Config
 from kproxy.credit import CreditLoop
 from kproxy.directory import Directory, opener
+from kproxy.enforcement import EnforcedEndpoint
 from kproxy.errors import FileError
 from kproxy.host import addresses as host_addresses
 from kproxy.http1 import HttpOptions
@@ -36,6 +37,7 @@ from kproxy.stale import reset_stale
 from kproxy.state import EndpointStatus, FeatureStatus, ReloadStatus, Status
 from kproxy.watch import Watch
 from policy import NodePolicy
+from sockmap.errors import SockmapError
 from sockmap.hooks import Hooks
 from sockmap.layout import Direction, Event
 
@@ -121,6 +123,7 @@ class Service:
         admin = AdminServer(self, collector)
         address = self._config.admin_address
         server = await admin.start(address) if address else None
+        self._directory.before_close = self._carrier.unlisten
         try:
             self._follow_endpoints()
             self._ready = True
@@ -254,7 +257,6 @@ class Service:
         """Open and close endpoints as the file and their namespaces have it."""
         opened, closed = self._directory.check() if check else self._directory.want(self._wanted.endpoints)
         for endpoint in closed:
-            self._carrier.unlisten(endpoint)
             _log.info("endpoint left", endpoint=str(endpoint.name))
         if not opened and check:
             return
@@ -262,9 +264,19 @@ class Service:
             self._carrier.listen(endpoint)
         self._put_in_force()
         for endpoint in opened:
-            endpoint.activate()
-            _log.info("endpoint enforced", endpoint=str(endpoint.name))
+            self._activate(endpoint)
         self._sweep()
+
+    def _activate(self, endpoint: EnforcedEndpoint) -> None:
+        """At start a failure ends kproxy with its reason; later it concerns this endpoint alone."""
+        try:
+            endpoint.activate()
+        except SockmapError as error:
+            if not self._ready:
+                raise
+            self._directory.give_up(endpoint, f"{error}; {error.mend}")
+            return
+        _log.info("endpoint enforced", endpoint=str(endpoint.name))
 
     def _sweep(self) -> None:
         """Reset connections around the proxy that the policy does not allow, for a while after each change."""

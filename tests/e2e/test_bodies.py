@@ -136,7 +136,7 @@ def test_what_fell_to_tcp_is_spliced_again(node: Node, network: Network) -> None
         writer.start()
         _drain(client, size)
         writer.join()
-        assert node.count("kproxy_fallbacks_total") > 0
+        assert node.count("kproxy_splice_fallbacks_total") > 0
 
         def spliced_again() -> bool:
             before = node.count("kproxy_bytes_total", path="tcp")

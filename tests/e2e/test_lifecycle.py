@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -41,9 +42,8 @@ def programs_of(pid: int) -> set[int]:
     """The numbers of the BPF programs that a process holds (/proc/PID/fdinfo names them)."""
     held = set()
     for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
-        found = re.search(r"^prog_id:\t(\d+)$", entry.read_text(), re.M)
-        if found:
-            held.add(int(found[1]))
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            held |= {int(found) for found in re.findall(r"^prog_id:\t(\d+)$", entry.read_text(), re.M)}
     return held
 
 
@@ -281,8 +281,6 @@ def _ready(node: Node) -> bool:
 
 
 def _udp_echo(pod: Pod, port: int):
-    import contextlib
-
     @contextlib.contextmanager
     def serve():
         with pod.inside():
