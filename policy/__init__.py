@@ -9,7 +9,7 @@ from policy.directions import DirectionPolicy, L4Entry, NotJudged
 from policy.errors import AddressConflict, CompileError, PolicyError, Problem, UnknownEndpoint
 from policy.httprules import AuditedRules, HttpRules
 from policy.identities import Identity, Node, Prefix, Workload
-from policy.load import Loaded, load
+from policy.load import Loaded, Rules, load
 from policy.model import TCP, UDP, Policy
 from policy.verdicts import Action, HeaderEdit, Judgement, L4Verdict, Request
 
@@ -38,6 +38,7 @@ __all__ = [
     "Prefix",
     "Problem",
     "Request",
+    "Rules",
     "UnknownEndpoint",
     "Workload",
     "compile",

@@ -86,6 +86,22 @@ class NodePolicy:
         """Who an address is."""
         return self._identities.identify(address)
 
+    @property
+    def host(self) -> Identity:
+        """The node's own identity, whatever address it uses."""
+        return self._identities.host
+
+    def identity_of(self, namespace: str, name: str) -> Identity:
+        """The identity of a workload, whatever address it uses.
+
+        Raises:
+            UnknownEndpoint: there is no such workload.
+        """
+        found = self._identities.by_name.get((namespace, name))
+        if found is None:
+            raise UnknownEndpoint(f"there is no workload {namespace}/{name}")
+        return found
+
     def endpoint(self, namespace: str, name: str) -> EndpointPolicy:
         """What a workload may do (if it is not enforced on this node: what it could where it is).
 

@@ -33,11 +33,14 @@ _REFUSED_KINDS = {
 }
 
 
+Rules = tuple[Policy, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """What files held. With any error in them the rules must not come into force."""
 
-    rules: tuple[Policy, ...]
+    rules: Rules
     errors: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
 
@@ -76,21 +79,17 @@ def _document(at: Cursor, stem: str) -> list[Policy]:
         return []
     kind = at.value.get("kind")
     if not isinstance(kind, str):
-        mend = (
-            ": write a list, [{…}]"
-            if "endpointSelector" in at.value
-            else f"; known are {', '.join(_API_VERSIONS)}"
-        )
-        at.error(f"has no kind{mend}")
+        known = f"known are {', '.join(_API_VERSIONS)}"
+        at.error("has no kind", "write a list of rules, [{…}]" if "endpointSelector" in at.value else known)
         return []
     if kind == "List" or (kind.endswith("List") and kind[:-4] in _API_VERSIONS):
         return _list(at, stem)
     if kind in _API_VERSIONS:
         return _object(at, kind)
-    why = _REFUSED_KINDS.get(kind)
-    at.at("kind").error(
-        f"{kind}: {why}" if why else f"{kind} is not a kind of policy{suggest(kind, list(_API_VERSIONS))}"
-    )
+    if kind in _REFUSED_KINDS:
+        at.at("kind").error(f"{kind}: {_REFUSED_KINDS[kind]}")
+    else:
+        at.at("kind").error(f"{kind} is not a kind of policy", suggest(kind, tuple(_API_VERSIONS)))
     return []
 
 
