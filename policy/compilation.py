@@ -22,9 +22,6 @@ from policy.verdicts import Action, L4Verdict
 
 ALLOW_LOCALHOST = "allowLocalhost"
 """The name of the rule that lets the node reach its own workloads."""
-# One byte of a path may visit this many instructions of the patterns on one port, about 3 ns each: with a
-# path of 8 KiB, half a second at the very worst, on paths made to defeat the automaton's cache.
-MAX_STEPS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,19 +304,9 @@ class _Resolver:
         count = f"{len(answer.allow)} rules" if len(answer.allow) != 1 else "rule"
         miss = Miss(answer.place, f"default deny: the {count} allowing requests here did not match")
         try:
-            made = HttpRules(answer.allow, answer.deny, miss, open_by=answer.open_by, secrets=self._secrets)
+            return HttpRules(answer.allow, answer.deny, miss, open_by=answer.open_by, secrets=self._secrets)
         except TooCostly as cost:
-            raise CompileError([rules[0].place.problem(str(cost))]) from None
-        if made.steps > MAX_STEPS:
-            raise CompileError([rules[0].place.problem(_too_costly(len(rules), made.steps))])
-        return made
-
-
-def _too_costly(count: int, steps: int) -> str:
-    return (
-        f"the {count} rules on this port come to {steps} instructions for each byte of a path, "
-        f"{MAX_STEPS} are allowed: begin path patterns with plain text, such as /jobs/.*, or use pathPrefix"
-    )
+            raise CompileError([rules[0].place.problem(str(cost), cost.mend)]) from None
 
 
 def _default(word: str, policies: Sequence[Policy]) -> Default:

@@ -80,11 +80,6 @@ class HttpRules:
     def _answer(self, verdict: str, rule: str, reason: str) -> Judgement:
         return Judgement(verdict, verdict != "deny", rule, reason, self.path_judged)
 
-    @property
-    def steps(self) -> int:
-        """Instructions that one byte of a path may visit, at the worst."""
-        return self._allow.steps + (self._deny.steps if self._deny else 0)
-
     def judge(self, request: Request) -> Judgement:
         """The verdict on one request."""
         if self._deny is not None:
@@ -138,11 +133,6 @@ class AuditedRules:
         self._made: dict[tuple[str, tuple[HeaderEdit, ...]], Judgement] = {}
         self.rules = tuple(dict.fromkeys((*every.rules, *enforced.rules)))
         self.path_judged = every.path_judged or enforced.path_judged
-
-    @property
-    def steps(self) -> int:
-        """Instructions that one byte of a path may visit, at the worst."""
-        return self._all.steps + self._enforced.steps
 
     def judge(self, request: Request) -> Judgement:
         """What all rules say; where that is a denial, what the enforced ones say without the tried ones."""
