@@ -229,20 +229,21 @@ class _Resolver:
     def _resolve(self, word: str, policies: Sequence[Policy], ports: Mapping[str, int]) -> DirectionPolicy:
         default = _default(word, policies)
         clauses = [clause for policy in policies for clause in self._clauses(policy, getattr(policy, word))]
+        localhost = self._localhost if word == "ingress" and policies else ()
+        about = self._by_peer(clauses)
+        if localhost:
+            about.setdefault(HOST, [])
         found: dict[int, Ports] = {}
         shared: dict[tuple[object, ...], Ports] = {}
-        for number, about in self._by_peer(clauses).items():
-            peer = self._identities.peers[number]
-            local = self._localhost if word == "ingress" and number == HOST and clauses else ()
-            named = ports if word == "ingress" else dict(peer.ports)
-            key = (tuple(about), () if word == "ingress" else peer.ports, bool(local))
+        for number, own in about.items():
+            named = ports if word == "ingress" else dict(self._identities.peers[number].ports)
+            extra = localhost if number == HOST else ()
+            key = (tuple(own), tuple(named.items()), bool(extra))
             if key not in shared:
-                claims = [claim for i in about for claim in clauses[i].claims(named)]
-                shared[key] = self._ports([*claims, *local], default)
+                claims = [claim for i in own for claim in clauses[i].claims(named)]
+                shared[key] = self._ports([*claims, *extra], default)
             if shared[key].pieces:
                 found[number] = shared[key]
-        if self._localhost and word == "ingress" and default.denied_by and HOST not in found:
-            found[HOST] = self._ports(list(self._localhost), default)
         return DirectionPolicy(word, default, found, self._names)
 
     def _clauses(self, policy: Policy, direction: Direction) -> list[_Clause]:
