@@ -40,29 +40,32 @@ class Anatomy:
 
 
 @dataclass(frozen=True, slots=True)
-class _Token:
+class Token:
+    """One piece of a pattern."""
+
     kind: str
     text: bytes
 
     @property
     def plain(self) -> bytes:
+        """The character that it stands for, if it is one."""
         return self.text[-1:] if self.kind == "literal" else b""
 
 
 def anatomy(source: bytes) -> Anatomy:
     """The anatomy of a pattern, of which all of a value is matched."""
     source = _without_anchors(source)
-    tokens = _tokens(source)
-    if tokens is None:
+    cut = tokens(source)
+    if cut is None:
         return Anatomy(b"", source, source, b"")
-    words = _words(tokens)
+    words = _words(cut)
     if words:
         return Anatomy(b"", source, source, b"", words)
-    if _has_choice(tokens):
+    if _has_choice(cut):
         return Anatomy(b"", source, source, b"")
-    count = _leading(tokens)
-    head = b"".join(token.plain for token in tokens[:count])
-    after = tokens[count:]
+    count = _leading(cut)
+    head = b"".join(token.plain for token in cut[:count])
+    after = cut[count:]
     suffix = _trailing(after)
     middle = after[: len(after) - len(suffix)]
     return Anatomy(head, _text(after), _text(middle), suffix)
@@ -77,19 +80,19 @@ def _without_anchors(source: bytes) -> bytes:
     return source[start:-1] if ends and len(source) > start else source[start:]
 
 
-def _tokens(source: bytes) -> list[_Token] | None:
+def tokens(source: bytes) -> list[Token] | None:
     """The tokens, or None where something else than they stands (flags, anchors, word ends, quoted text)."""
-    tokens, at = [], 0
+    found_all, at = [], 0
     while at < len(source):
         found = _TOKEN.match(source, at)
         if found is None:
             return None
-        tokens.append(_Token(str(found.lastgroup), found.group()))
+        found_all.append(Token(str(found.lastgroup), found.group()))
         at = found.end()
-    return tokens
+    return found_all
 
 
-def _words(tokens: list[_Token]) -> tuple[bytes, ...]:
+def _words(tokens: list[Token]) -> tuple[bytes, ...]:
     """`GET|HEAD` is two words; so is a pattern without any operator one."""
     if any(token.kind not in ("literal", "either") for token in tokens):
         return ()
@@ -102,7 +105,7 @@ def _words(tokens: list[_Token]) -> tuple[bytes, ...]:
     return tuple(words)
 
 
-def _has_choice(tokens: list[_Token]) -> bool:
+def _has_choice(tokens: list[Token]) -> bool:
     """Whether `|` stands outside of every group."""
     depth = 0
     for token in tokens:
@@ -112,7 +115,7 @@ def _has_choice(tokens: list[_Token]) -> bool:
     return False
 
 
-def _leading(tokens: list[_Token]) -> int:
+def _leading(tokens: list[Token]) -> int:
     """How many tokens at the beginning are plain text; the last one is not if it is repeated."""
     count = 0
     while count < len(tokens) and tokens[count].kind == "literal":
@@ -121,11 +124,11 @@ def _leading(tokens: list[_Token]) -> int:
     return count - 1 if repeated and count else count
 
 
-def _text(tokens: list[_Token]) -> bytes:
+def _text(tokens: list[Token]) -> bytes:
     return b"".join(token.text for token in tokens)
 
 
-def _trailing(tokens: list[_Token]) -> bytes:
+def _trailing(tokens: list[Token]) -> bytes:
     """The plain text at the end, which no quantifier can follow."""
     plain: list[bytes] = []
     for token in reversed(tokens):

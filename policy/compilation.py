@@ -16,6 +16,7 @@ from policy.errors import CompileError, Problem, UnknownEndpoint
 from policy.httprules import AuditedRules, HttpRules, Miss, Secrets, missing_secret
 from policy.identities import HOST, Address, Identities, Identity, Node, Prefix, Workload
 from policy.intervals import Answer, Claim, Default, Interval, Outcome, resolve
+from policy.lint import all_rules, lint_world
 from policy.model import EVERY_PORT, TCP, UDP, Direction, Mode, Policy, PortRule, PortSpec, Rule
 from policy.selectors import LabelIndex, PeerSelector, members_of
 from policy.verdicts import Action, L4Verdict
@@ -72,7 +73,8 @@ class NodePolicy:
         local = [workload for workload in workloads if workload.local]
         for workload, selecting in zip(local, _selecting(rules, local), strict=True):
             self._endpoints[workload.namespace, workload.name] = self._endpoint(workload, selecting)
-        self.warnings = _secret_warnings(rules, secrets)
+        self.warnings = (*_secret_warnings(rules, secrets), *lint_world(rules, workloads))
+        """What is likely not meant, now that it is known who is there."""
 
     @property
     def prefixes(self) -> tuple[Prefix, ...]:
@@ -88,6 +90,11 @@ class NodePolicy:
         """The node's own identity, whatever address it uses."""
         return self._identities.host
 
+    @property
+    def world(self) -> Identity:
+        """Whoever is not known, and in no network that a rule names."""
+        return self._identities.world
+
     def identity_of(self, namespace: str, name: str) -> Identity:
         """The identity of a workload, whatever address it uses.
 
@@ -98,6 +105,18 @@ class NodePolicy:
         if found is None:
             raise UnknownEndpoint(f"there is no workload {namespace}/{name}")
         return found
+
+    def is_meant(self, peer: PeerSelector, number: int) -> bool:
+        """Whether a selector of the rules matches an identity."""
+        return number in self._identities.numbers[peer]
+
+    def members(self, number: int) -> tuple[str, ...]:
+        """The names of all that share an identity number."""
+        return self._identities.members.get(number, ())
+
+    def selecting(self, workload: Workload) -> list[Policy]:
+        """The policies that select a workload."""
+        return _selecting(self.rules, [workload])[0]
 
     def endpoint(self, namespace: str, name: str) -> EndpointPolicy:
         """What a workload may do (if it is not enforced on this node: what it could where it is).
@@ -125,19 +144,8 @@ class NodePolicy:
         )
 
 
-def _directions(policy: Policy) -> tuple[Direction, Direction]:
-    return policy.ingress, policy.egress
-
-
-def _rules_of(policies: Iterable[Policy]) -> Iterable[Rule]:
-    for policy in policies:
-        for direction in _directions(policy):
-            yield from direction.allow
-            yield from direction.deny
-
-
 def _peer_selectors(policies: Iterable[Policy]) -> set[PeerSelector]:
-    return {peer for rule in _rules_of(policies) for peer in rule.peers or ()}
+    return {peer for rule in all_rules(policies) for peer in rule.peers or ()}
 
 
 def _port_names(policies: Iterable[Policy]) -> frozenset[str]:
@@ -161,7 +169,7 @@ def _selecting(policies: Sequence[Policy], workloads: Sequence[Workload]) -> lis
 def _secret_warnings(policies: Iterable[Policy], secrets: Secrets) -> tuple[Problem, ...]:
     return tuple(
         http.place.problem(f"there is no secret {match.secret}: the rule allows nothing")
-        for rule in _rules_of(policies)
+        for rule in all_rules(policies)
         for port in rule.ports or ()
         for http in port.http or ()
         for match in http.header_matches

@@ -121,6 +121,11 @@ class Identities:
         }
         identities = [Identity(numbers[i], one.kind, one.name, one.labels) for i, one in enumerate(known)]
         self.host = identities[0]
+        self.world = next(identity for identity in identities if identity.kind == "world")
+        members: dict[int, list[str]] = {}
+        for identity in identities:
+            members.setdefault(identity.number, []).append(identity.name)
+        self.members = {number: tuple(dict.fromkeys(names)) for number, names in members.items()}
         self.by_name = {
             one.key: identity for one, identity in zip(known, identities, strict=True) if one.key[1]
         }
