@@ -4,13 +4,20 @@
 whose `DirectionPolicy.decide` answers for connections and `HttpRules.judge` for requests.
 """
 
+from policy.comparison import Change, Difference, diff
 from policy.compilation import ALLOW_LOCALHOST, EndpointPolicy, NodePolicy, compile
 from policy.directions import DirectionPolicy, L4Entry, NotJudged
 from policy.errors import AddressConflict, CompileError, PolicyError, Problem, UnknownEndpoint
+from policy.explanation import Candidate, Explanation, Party, Reach, Side, UnknownParty, explain, party, reach
 from policy.httprules import AuditedRules, HttpRules
 from policy.identities import Identity, Node, Prefix, Workload
-from policy.load import Loaded, load
+from policy.learning import Evidence, Learned, learn
+from policy.lint import lint_world
+from policy.loading import Loaded, Rules, load
 from policy.model import TCP, UDP, Policy
+from policy.records import Record, Records
+from policy.records import read as read_records
+from policy.schema import rules_schema
 from policy.verdicts import Action, HeaderEdit, Judgement, L4Verdict, Request
 
 __all__ = [
@@ -20,26 +27,47 @@ __all__ = [
     "Action",
     "AddressConflict",
     "AuditedRules",
+    "Candidate",
+    "Change",
     "CompileError",
+    "Difference",
     "DirectionPolicy",
     "EndpointPolicy",
+    "Evidence",
+    "Explanation",
     "HeaderEdit",
     "HttpRules",
     "Identity",
     "Judgement",
     "L4Entry",
     "L4Verdict",
+    "Learned",
     "Loaded",
     "Node",
     "NodePolicy",
     "NotJudged",
+    "Party",
     "Policy",
     "PolicyError",
     "Prefix",
     "Problem",
+    "Reach",
+    "Record",
+    "Records",
     "Request",
+    "Rules",
+    "Side",
     "UnknownEndpoint",
+    "UnknownParty",
     "Workload",
     "compile",
+    "diff",
+    "explain",
+    "learn",
+    "lint_world",
     "load",
+    "party",
+    "reach",
+    "read_records",
+    "rules_schema",
 ]

@@ -97,8 +97,8 @@ ENTITIES = {"all": EVERYTHING, "cluster": _CLUSTER} | {name: _entity(name) for n
 
 _peer = Then(label_selector, in_scope)
 _blocks = cidr_block(
-    cidrGroupRef=Unsupported("CiliumCIDRGroup objects are not read; write the CIDRs here"),
-    cidrGroupSelector=Unsupported("CiliumCIDRGroup objects are not read; write the CIDRs here"),
+    cidrGroupRef=Unsupported("CiliumCIDRGroup objects are not read", "write the CIDRs here"),
+    cidrGroupSelector=Unsupported("CiliumCIDRGroup objects are not read", "write the CIDRs here"),
 )
 _entities = Then(Choice(tuple(ENTITIES)), lambda at, name: ENTITIES[name])
 _cidrs: Then[Network, CidrBlock] = Then(cidr, lambda at, net: CidrBlock(net))
@@ -107,16 +107,16 @@ _PEERS: dict[str, Shape[Any]] = {
     "CIDR": ListOf(_cidrs),
     "CIDRSet": ListOf(_blocks),
     "Entities": ListOf(_entities),
-    "Requires": Unsupported("Requires was removed from Cilium; put the labels into the selectors"),
-    "Nodes": Unsupported("node selectors are not supported; use the entities host and remote-node"),
-    "Groups": Unsupported("groups of cloud providers cannot be resolved on a node; write CIDRs"),
+    "Requires": Unsupported("Requires was removed from Cilium", "put the labels into the selectors"),
+    "Nodes": Unsupported("node selectors are not supported", "use the entities host and remote-node"),
+    "Groups": Unsupported("groups of cloud providers cannot be resolved on a node", "write CIDRs"),
 }
 _TO_ONLY: dict[str, Shape[Any]] = {
     "toFQDNs": Unsupported(
-        "kproxy sees no DNS answers, so it cannot know a name's addresses; use toCIDR with rules.http host"
+        "kproxy sees no DNS answers, so it cannot know a name's addresses", "use toCIDR with rules.http host"
     ),
     "toServices": Unsupported(
-        "kproxy knows no Services; select the backends with toEndpoints, which are judged behind a Service"
+        "kproxy knows no Services", "select the backends with toEndpoints, which are judged behind a Service"
     ),
 }
 
@@ -135,7 +135,7 @@ _ports = ListOf(
     empty="is empty: name the ports (port 0 is all of them)",
 )
 
-_GRPC = Unsupported("grpc rules are not supported; write the call as path: /package.Service/Method")
+_GRPC = Unsupported("grpc rules are not supported", "write the call as path: /package.Service/Method")
 _KAFKA = Unsupported("kafka rules are not supported")
 
 
@@ -164,14 +164,14 @@ _allow_rules = _rules_shape(
     {
         "http": ListOf(cilium_rule, empty="is empty: {} is every request; leave rules out for any protocol"),
         "kafka": _KAFKA,
-        "dns": Unsupported("DNS rules are not supported; allow port 53 without rules"),
+        "dns": Unsupported("DNS rules are not supported", "allow port 53 without rules"),
         "l7": Unsupported("proxylib parsers are not supported"),
         "l7proto": Unsupported("proxylib parsers are not supported"),
     },
     kproxy_rule,
 )
 _deny_rules = _rules_shape(
-    {"http": Unsupported("Cilium has no L7 deny rules; kproxy's stand in rules.kproxy.http")},
+    {"http": Unsupported("Cilium has no L7 deny rules", "kproxy's stand in rules.kproxy.http")},
     kproxy_deny_rule,
 )
 _TLS = Unsupported("TLS is not intercepted: encrypted traffic cannot be judged by its requests")
@@ -202,7 +202,7 @@ def _to_ports(rules: Shape[Any]) -> ListOf[PortRule]:
                 "rules": rules,
                 "terminatingTLS": _TLS,
                 "originatingTLS": _TLS,
-                "serverNames": Unsupported("TLS server names are not read; use addresses and ports"),
+                "serverNames": Unsupported("TLS server names are not read", "use addresses and ports"),
                 "listener": Unsupported("there is no Envoy to hand traffic to"),
             },
             _port_rule,
@@ -242,7 +242,7 @@ def _rules_list(word: str, rules: Shape[Any]) -> ListOf[Rule]:
     fields: dict[str, Shape[Any]] = {word + kind: shape for kind, shape in _PEERS.items()}
     fields |= {
         "toPorts": _to_ports(rules),
-        "icmps": Unsupported("kproxy decides TCP and UDP only; leave ICMP to the CNI"),
+        "icmps": Unsupported("kproxy decides TCP and UDP only", "leave ICMP to the CNI"),
         "authentication": Unsupported("mutual authentication is not supported"),
     }
     fields |= _TO_ONLY if word == "to" else {}

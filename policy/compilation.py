@@ -16,15 +16,13 @@ from policy.errors import CompileError, Problem, UnknownEndpoint
 from policy.httprules import AuditedRules, HttpRules, Miss, Secrets, missing_secret
 from policy.identities import HOST, Address, Identities, Identity, Node, Prefix, Workload
 from policy.intervals import Answer, Claim, Default, Interval, Outcome, resolve
+from policy.lint import all_rules, lint_world
 from policy.model import EVERY_PORT, TCP, UDP, Direction, Mode, Policy, PortRule, PortSpec, Rule
 from policy.selectors import LabelIndex, PeerSelector, members_of
 from policy.verdicts import Action, L4Verdict
 
 ALLOW_LOCALHOST = "allowLocalhost"
 """The name of the rule that lets the node reach its own workloads."""
-# One byte of a path may visit this many instructions of the patterns on one port, about 3 ns each: with a
-# path of 8 KiB, half a second at the very worst, on paths made to defeat the automaton's cache.
-MAX_STEPS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,8 @@ class NodePolicy:
         local = [workload for workload in workloads if workload.local]
         for workload, selecting in zip(local, _selecting(rules, local), strict=True):
             self._endpoints[workload.namespace, workload.name] = self._endpoint(workload, selecting)
-        self.warnings = _secret_warnings(rules, secrets)
+        self.warnings = (*_secret_warnings(rules, secrets), *lint_world(rules, workloads))
+        """What is likely not meant, now that it is known who is there."""
 
     @property
     def prefixes(self) -> tuple[Prefix, ...]:
@@ -85,6 +84,39 @@ class NodePolicy:
     def identify(self, address: Address) -> Identity:
         """Who an address is."""
         return self._identities.identify(address)
+
+    @property
+    def host(self) -> Identity:
+        """The node's own identity, whatever address it uses."""
+        return self._identities.host
+
+    @property
+    def world(self) -> Identity:
+        """Whoever is not known, and in no network that a rule names."""
+        return self._identities.world
+
+    def identity_of(self, namespace: str, name: str) -> Identity:
+        """The identity of a workload, whatever address it uses.
+
+        Raises:
+            UnknownEndpoint: there is no such workload.
+        """
+        found = self._identities.by_name.get((namespace, name))
+        if found is None:
+            raise UnknownEndpoint(f"there is no workload {namespace}/{name}")
+        return found
+
+    def is_meant(self, peer: PeerSelector, number: int) -> bool:
+        """Whether a selector of the rules matches an identity."""
+        return number in self._identities.numbers[peer]
+
+    def members(self, number: int) -> tuple[str, ...]:
+        """The names of all that share an identity number."""
+        return self._identities.members.get(number, ())
+
+    def selecting(self, workload: Workload) -> list[Policy]:
+        """The policies that select a workload."""
+        return _selecting(self.rules, [workload])[0]
 
     def endpoint(self, namespace: str, name: str) -> EndpointPolicy:
         """What a workload may do (if it is not enforced on this node: what it could where it is).
@@ -112,19 +144,8 @@ class NodePolicy:
         )
 
 
-def _directions(policy: Policy) -> tuple[Direction, Direction]:
-    return policy.ingress, policy.egress
-
-
-def _rules_of(policies: Iterable[Policy]) -> Iterable[Rule]:
-    for policy in policies:
-        for direction in _directions(policy):
-            yield from direction.allow
-            yield from direction.deny
-
-
 def _peer_selectors(policies: Iterable[Policy]) -> set[PeerSelector]:
-    return {peer for rule in _rules_of(policies) for peer in rule.peers or ()}
+    return {peer for rule in all_rules(policies) for peer in rule.peers or ()}
 
 
 def _port_names(policies: Iterable[Policy]) -> frozenset[str]:
@@ -148,7 +169,7 @@ def _selecting(policies: Sequence[Policy], workloads: Sequence[Workload]) -> lis
 def _secret_warnings(policies: Iterable[Policy], secrets: Secrets) -> tuple[Problem, ...]:
     return tuple(
         http.place.problem(f"there is no secret {match.secret}: the rule allows nothing")
-        for rule in _rules_of(policies)
+        for rule in all_rules(policies)
         for port in rule.ports or ()
         for http in port.http or ()
         for match in http.header_matches
@@ -216,20 +237,21 @@ class _Resolver:
     def _resolve(self, word: str, policies: Sequence[Policy], ports: Mapping[str, int]) -> DirectionPolicy:
         default = _default(word, policies)
         clauses = [clause for policy in policies for clause in self._clauses(policy, getattr(policy, word))]
+        localhost = self._localhost if word == "ingress" and policies else ()
+        about = self._by_peer(clauses)
+        if localhost:
+            about.setdefault(HOST, [])
         found: dict[int, Ports] = {}
         shared: dict[tuple[object, ...], Ports] = {}
-        for number, about in self._by_peer(clauses).items():
-            peer = self._identities.peers[number]
-            local = self._localhost if word == "ingress" and number == HOST and clauses else ()
-            named = ports if word == "ingress" else dict(peer.ports)
-            key = (tuple(about), () if word == "ingress" else peer.ports, bool(local))
+        for number, own in about.items():
+            named = ports if word == "ingress" else dict(self._identities.peers[number].ports)
+            extra = localhost if number == HOST else ()
+            key = (tuple(own), tuple(named.items()), bool(extra))
             if key not in shared:
-                claims = [claim for i in about for claim in clauses[i].claims(named)]
-                shared[key] = self._ports([*claims, *local], default)
+                claims = [claim for i in own for claim in clauses[i].claims(named)]
+                shared[key] = self._ports([*claims, *extra], default)
             if shared[key].pieces:
                 found[number] = shared[key]
-        if self._localhost and word == "ingress" and default.denied_by and HOST not in found:
-            found[HOST] = self._ports(list(self._localhost), default)
         return DirectionPolicy(word, default, found, self._names)
 
     def _clauses(self, policy: Policy, direction: Direction) -> list[_Clause]:
@@ -291,19 +313,9 @@ class _Resolver:
         count = f"{len(answer.allow)} rules" if len(answer.allow) != 1 else "rule"
         miss = Miss(answer.place, f"default deny: the {count} allowing requests here did not match")
         try:
-            made = HttpRules(answer.allow, answer.deny, miss, open_by=answer.open_by, secrets=self._secrets)
+            return HttpRules(answer.allow, answer.deny, miss, open_by=answer.open_by, secrets=self._secrets)
         except TooCostly as cost:
-            raise CompileError([rules[0].place.problem(str(cost))]) from None
-        if made.steps > MAX_STEPS:
-            raise CompileError([rules[0].place.problem(_too_costly(len(rules), made.steps))])
-        return made
-
-
-def _too_costly(count: int, steps: int) -> str:
-    return (
-        f"the {count} rules on this port come to {steps} instructions for each byte of a path, "
-        f"{MAX_STEPS} are allowed: begin path patterns with plain text, such as /jobs/.*, or use pathPrefix"
-    )
+            raise CompileError([rules[0].place.problem(str(cost), cost.mend)]) from None
 
 
 def _default(word: str, policies: Sequence[Policy]) -> Default:

@@ -77,16 +77,8 @@ class DirectionPolicy:
         self._names = names
         self.enforced = not default.allows
         """Whether default deny is in force."""
-        self.default = Action.PASS if default.allows else Action.DENY
+        self.default = _default_verdict(word, default)
         """What becomes of a connection that no entry speaks of."""
-        self.default_audited = default.allows and bool(default.audited_by)
-        """Whether the default passes only as the policy that brings default deny is in audit mode."""
-        self._passes = L4Verdict(
-            Action.PASS,
-            default.audited_by,
-            "audit: no rule allows it" if default.audited_by else "no policy brings default deny",
-            audit=self.default_audited,
-        )
 
     @cached_property
     def entries(self) -> tuple[L4Entry, ...]:
@@ -113,7 +105,7 @@ class DirectionPolicy:
         if piece is not None:
             return piece.verdict
         if not self.enforced:
-            return self._passes
+            return self.default
         who = self._names.get(identity, "this peer")
         service = f"{port}/{PROTOCOL_NAMES.get(protocol, protocol)}"
         policy = self._basis.denied_by.partition("#")[0]
@@ -140,3 +132,11 @@ class DirectionPolicy:
             for piece in ports.pieces
             if piece.judges is not None
         ]
+
+
+def _default_verdict(word: str, default: Default) -> L4Verdict:
+    if default.denied_by:
+        return L4Verdict(Action.DENY, default.denied_by, f"default deny: no {word} rule allows it")
+    if default.audited_by:
+        return L4Verdict(Action.PASS, default.audited_by, f"audit: no {word} rule allows it", audit=True)
+    return L4Verdict(Action.PASS, "", f"no policy brings default deny for {word}")

@@ -27,16 +27,30 @@ from policy.verdicts import Request
 
 # Up to this many rules, testing them one by one costs less than an index does.
 FEW = 3
-# What one RE2 set may use. A set keeps each state of its automaton that a path has led to; one of 10,000
-# patterns needs some 100 bytes for each pattern in each state.
-_SET_MEMORY = 16 << 20
-_MOST_SET_MEMORY = 1 << 30
+# Prefixes of up to this many lengths are faster looked up, once for each length, than searched for.
+FEW_LENGTHS = 5
+# What one RE2 set may use: it keeps the states of its automaton that values have led to, and begins anew when
+# they fill this. A state of MAX_STEPS instructions takes up to 8 kB, so that 4,000 of them fit.
+_SET_MEMORY = 32 << 20
 # Matched by no request (targets hold no NUL): shows that a set's automaton could be built at all.
 _PROBE = b"\x00"
 
 
+# One byte of a value may visit this many instructions of the patterns on one port, 3 ns each where nothing of
+# the automaton can be cached (measured): 50 ms on a path of 8 KiB, made for it.
+MAX_STEPS = 2_000
+
+
 class TooCostly(PolicyError):
-    """Rules that could stall the node together: their patterns are too large for one automaton."""
+    """Patterns that no index tells apart, and that could stall the node together on a long path."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(
+            f"the patterns on this port come to {steps} instructions for each byte of a path, "
+            f"{MAX_STEPS} are allowed"
+        )
+
+    mend = "begin path patterns with plain text (/jobs/.*), end host patterns with it, or use pathPrefix"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +92,7 @@ class Leaves:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """A rule on its way down the tree, with the questions that are still open."""
+    """A rule on its way down the tree, with the questions that indexes above have answered."""
 
     rule: HttpRule
     order: int
@@ -88,9 +102,19 @@ class _Item:
     def without(self, question: str) -> _Item:
         return replace(self, answered=self.answered | {question})
 
+    def open_pattern(self, question: str) -> Pattern | None:
+        """The pattern that must still be matched."""
+        return None if question in self.answered else _PATTERN[question](self.rule)
+
     def leaf(self) -> Leaf:
         asked: list[Condition | None] = [
-            make(self.rule) for question, make in _MAKERS.items() if question not in self.answered
+            None if "method" in self.answered else conditions.of_method(self.rule),
+            None
+            if "host" in self.answered
+            else conditions.of_host(self.rule, suffix_known="suffix" in self.answered),
+            None
+            if "path" in self.answered
+            else conditions.of_path(self.rule, head_known="head" in self.answered),
         ]
         rest = conditions.of_rest(self.rule, deny=self.deny)
         return Leaf((*(one for one in asked if one is not None), *rest), self.rule, self.order)
@@ -98,62 +122,68 @@ class _Item:
     @property
     def steps(self) -> int:
         """Program sizes of the patterns that a leaf of this would run."""
-        patterns = {"method": self.rule.method, "host": self.rule.host, "path": self.rule.path}
-        open_ones = (p for question, p in patterns.items() if p and question not in self.answered)
-        return sum(p.program for p in open_ones if not p.literals)
+        patterns = (self.open_pattern(question) for question in _PATTERN)
+        return sum(pattern.program for pattern in patterns if pattern and not pattern.words)
 
 
-_MAKERS: dict[str, Callable[[HttpRule], Condition | None]] = {
-    "method": conditions.of_method,
-    "host": conditions.of_host,
-    "path": conditions.of_path,
+_PATTERN: dict[str, Callable[[HttpRule], Pattern | None]] = {
+    "method": attrgetter("method"),
+    "host": attrgetter("host"),
+    "path": attrgetter("path"),
 }
-
-
-def build(rules: Iterable[HttpRule], *, deny: bool = False) -> Node:
-    """The index over rules of one kind. Deny rules compare repeated headers and parameters otherwise."""
-    return _by_method([_Item(rule, order, deny) for order, rule in enumerate(rules)])
-
-
-def _leaves(items: Sequence[_Item]) -> Leaves:
-    return Leaves([item.leaf() for item in items], sum(item.steps for item in items))
-
-
-def _by_method(items: list[_Item]) -> Node:
-    return _by_words("method", items, _by_host)
-
-
-def _by_host(items: list[_Item]) -> Node:
-    return _by_words("host", items, _by_path)
-
-
 _GET: dict[str, Callable[[Request], bytes]] = {
     "method": attrgetter("method"),
     "host": attrgetter("host"),
     "path": attrgetter("path"),
 }
+Build = Callable[[list[_Item]], Node]
 
 
-def _pattern_of(question: str, rule: HttpRule) -> Pattern | None:
-    return {"method": rule.method, "host": rule.host, "path": rule.path}[question]
+def build(rules: Iterable[HttpRule], *, deny: bool = False) -> Node:
+    """The index over rules of one kind. Deny rules compare repeated headers and parameters otherwise.
+
+    Raises:
+        TooCostly: the patterns that no index tells apart could stall the node.
+    """
+    node = _by_method([_Item(rule, order, deny) for order, rule in enumerate(rules)])
+    if node.steps > MAX_STEPS:
+        raise TooCostly(node.steps)
+    return node
 
 
-def _by_words(question: str, items: list[_Item], below: Callable[[list[_Item]], Node]) -> Node:
+def _leaves(items: Sequence[_Item]) -> Node:
+    return Leaves([item.leaf() for item in items], sum(item.steps for item in items))
+
+
+def _by_method(items: list[_Item]) -> Node:
+    return _by_words("method", items, below=_by_host, beside=_by_host)
+
+
+def _by_host(items: list[_Item]) -> Node:
+    return _by_words("host", items, below=_by_path, beside=_by_host_suffix)
+
+
+def _by_path(items: list[_Item]) -> Node:
+    return _by_words("path", items, below=_by_header, beside=_by_path_head)
+
+
+def _by_words(question: str, items: list[_Item], *, below: Build, beside: Build) -> Node:
     """A table from the plain words that rules name to the rules below them; other rules beside it."""
     if len(items) <= FEW:
         return _leaves(items)
     table: dict[bytes, list[_Item]] = {}
     others: list[_Item] = []
     for item in items:
-        pattern = _pattern_of(question, item.rule)
-        for word in pattern.literals if pattern else ():
+        pattern = item.open_pattern(question)
+        words = pattern.words if pattern else ()
+        for word in words:
             table.setdefault(word, []).append(item.without(question))
-        if not pattern or not pattern.literals:
+        if not words:
             others.append(item)
     if not table:
-        return below(items)
+        return beside(items)
     nodes = {word: below(found) for word, found in table.items()}
-    return ByWord(_GET[question], nodes, below(others) if others else None)
+    return ByWord(_GET[question], nodes, beside(others) if others else None)
 
 
 class ByWord:
@@ -179,48 +209,68 @@ class ByWord:
         return found if others is None else (*found, *others.candidates(request))
 
 
-def _by_path(items: list[_Item]) -> Node:
-    """By whole paths, then by what paths begin with; what says nothing of either stands beside it."""
-    if len(items) <= FEW:
-        return _leaves(items)
-    whole: dict[bytes, list[_Item]] = {}
-    begins: dict[bytes, list[_Item]] = {}
-    others: list[_Item] = []
-    for item in items:
-        words, prefix = _path_words(item.rule)
-        for word in words:
-            whole.setdefault(word, []).append(item.without("path"))
-        if not words:
-            (begins.setdefault(prefix, []) if prefix else others).append(item)
-    if not whole and not begins:
-        return _by_header(items)
-    return ByPath(
-        {word: _by_header(found) for word, found in whole.items()},
-        {prefix: _by_header(found) for prefix, found in begins.items()},
-        _by_header(others) if others else None,
+def _by_path_head(items: list[_Item]) -> Node:
+    """By the plain text that paths begin with; what says nothing of it stands beside."""
+    return _by_prefixes(
+        [(_path_head(item.rule), item.without("head")) for item in items], _GET["path"], _by_header
     )
 
 
-def _path_words(rule: HttpRule) -> tuple[tuple[bytes, ...], bytes]:
-    """The whole paths that a rule names, or what every path that it matches begins with."""
-    if rule.path is not None:
-        return rule.path.literals, rule.path.prefix
-    return (), rule.path_exact or rule.path_prefix or b""
+def _path_head(rule: HttpRule) -> bytes:
+    return rule.path.head if rule.path else rule.path_exact or rule.path_prefix or b""
 
 
-class ByPath:
-    """Whole paths in a table; prefixes in order, each with those that it begins with itself.
+def _by_host_suffix(items: list[_Item]) -> Node:
+    """By the plain text that hosts end with, read backwards."""
+    keyed = [(_host_suffix(item.rule)[::-1], item.without("suffix")) for item in items]
+    return _by_prefixes(keyed, _host_backwards, _by_path)
 
-    All prefixes of a path are the last one that does not sort after it, or begin that one: every string
-    between a prefix of the path and the path itself begins with that prefix.
+
+def _host_suffix(rule: HttpRule) -> bytes:
+    return rule.host.suffix if rule.host else b""
+
+
+def _host_backwards(request: Request) -> bytes:
+    return request.host[::-1]
+
+
+def _by_prefixes(keyed: list[tuple[bytes, _Item]], get: Callable[[Request], bytes], below: Build) -> Node:
+    groups: dict[bytes, list[_Item]] = {}
+    for key, item in keyed:
+        groups.setdefault(key, []).append(item)
+    others = groups.pop(b"", None)
+    if not groups:
+        return below(others or [])
+    nodes = {key: below(found) for key, found in groups.items()}
+    return ByPrefix(get, nodes, below(others) if others else None)
+
+
+class ByPrefix:
+    """Prefixes in order, each with those that it begins with itself.
+
+    All prefixes of a value are the last one that does not sort after it, or begin that one: every string
+    between a prefix of the value and the value itself begins with that prefix.
     """
 
-    __slots__ = ("_chains", "_others", "_parents", "_prefixes", "_whole", "steps")
+    __slots__ = (
+        "_chains",
+        "_get",
+        "_lengths",
+        "_others",
+        "_parents",
+        "_places",
+        "_plain",
+        "_prefixes",
+        "steps",
+    )
 
-    def __init__(self, whole: dict[bytes, Node], begins: dict[bytes, Node], others: Node | None) -> None:
-        self._whole = whole
+    def __init__(
+        self, get: Callable[[Request], bytes], begins: Mapping[bytes, Node], others: Node | None
+    ) -> None:
+        self._get = get
         self._others = others
-        self._prefixes = sorted(begins)
+        # Copied in their order, neighbours lie together in memory: the search ends in one cache line.
+        self._prefixes = [bytes(bytearray(prefix)) for prefix in sorted(begins)]
         self._parents: list[int] = []
         self._chains: list[tuple[Node, ...]] = []
         for prefix in self._prefixes:
@@ -228,28 +278,36 @@ class ByPath:
             above = self._chains[parent] if parent >= 0 else ()
             self._parents.append(parent)
             self._chains.append(_joined((begins[prefix], *above)))
-        longest = max((sum(node.steps for node in chain) for chain in self._chains), default=0)
-        exact = max((node.steps for node in whole.values()), default=0)
-        self.steps = longest + exact + (others.steps if others else 0)
+        self._places = {prefix: at for at, prefix in enumerate(self._prefixes)}
+        self._lengths = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
+        self._plain = [chain[0].leaves if isinstance(chain[0], Leaves) else None for chain in self._chains]
+        longest = max(sum(node.steps for node in chain) for chain in self._chains)
+        self.steps = longest + (others.steps if others else 0)
 
-    def _last_of(self, path: bytes, at: int) -> int:
-        while at >= 0 and not path.startswith(self._prefixes[at]):
+    def _last_of(self, value: bytes, at: int) -> int:
+        while at >= 0 and not value.startswith(self._prefixes[at]):
             at = self._parents[at]
         return at
 
+    def _find(self, value: bytes) -> int:
+        """The longest prefix of a value, or -1."""
+        if len(self._lengths) > FEW_LENGTHS:
+            return self._last_of(value, bisect_right(self._prefixes, value) - 1)
+        for length in self._lengths:
+            at = self._places.get(value[:length])
+            if at is not None:
+                return at
+        return -1
+
     def candidates(self, request: Request) -> Sequence[Leaf]:
-        """Those of the whole path, of each of its prefixes, and the others."""
-        path = request.path
-        found: Sequence[Leaf] = ()
-        at = self._last_of(path, bisect_right(self._prefixes, path) - 1)
-        if at >= 0:
-            chain = self._chains[at]
-            found = chain[0].candidates(request)
-            for node in chain[1:]:
-                found = (*found, *node.candidates(request))
-        whole = self._whole.get(path)
-        if whole is not None:
-            found = (*whole.candidates(request), *found)
+        """Those of each prefix of the value, and the others."""
+        value = self._get(request)
+        at = self._find(value)
+        if at < 0:
+            return self._others.candidates(request) if self._others is not None else ()
+        found: Sequence[Leaf] | None = self._plain[at]
+        if found is None:
+            found = [leaf for node in self._chains[at] for leaf in node.candidates(request)]
         return found if self._others is None else (*found, *self._others.candidates(request))
 
 
@@ -291,7 +349,7 @@ def _by_patterns(items: list[_Item], questions: tuple[str, ...] = ("path", "host
     groups: dict[Pattern, list[_Item]] = {}
     others: list[_Item] = []
     for item in items:
-        pattern = None if question in item.answered else _pattern_of(question, item.rule)
+        pattern = item.open_pattern(question)
         (groups.setdefault(pattern, []) if pattern else others).append(item)
     if len(groups) < 2:
         return _by_patterns(items, rest)
@@ -326,21 +384,22 @@ class ByPatterns:
 
 
 def _set(patterns: Sequence[Pattern]) -> Callable[[bytes], list[int] | None]:
-    """An RE2 set with the memory that it needs. All patterns fold case alike: they are of one question."""
-    memory = _SET_MEMORY
-    while memory <= _MOST_SET_MEMORY:
-        chosen = options(fold_case=patterns[0].fold_case, memory=memory)
-        many = re2.Set.FullMatchSet(chosen)
-        try:
-            for pattern in patterns:
-                many.Add(pattern.source)
-            probe = many.Add(_PROBE)
-            many.Compile()
-        except re2.error:
-            memory *= 4
-            continue
-        # A set whose automaton does not fit its memory answers "nothing matches", silently.
-        if many.Match(_PROBE) and probe in many.Match(_PROBE):
-            return many.Match  # type: ignore[no-any-return]
-        memory *= 4
-    raise TooCostly(f"{len(patterns)} patterns do not fit one automaton of {_MOST_SET_MEMORY >> 20} MiB")
+    """An RE2 set. All its patterns fold case alike, as they are of one question.
+
+    Raises:
+        TooCostly: they are too large together.
+    """
+    steps = sum(pattern.program for pattern in patterns)
+    many = re2.Set.FullMatchSet(options(fold_case=patterns[0].fold_case, memory=_SET_MEMORY))
+    try:
+        for pattern in patterns:
+            many.Add(pattern.source)
+        many.Add(_PROBE)
+        many.Compile()
+    except re2.error:
+        raise TooCostly(steps) from None
+    # A set whose automaton does not fit its memory answers "nothing matches", silently.
+    if steps > MAX_STEPS or not many.Match(_PROBE):
+        raise TooCostly(steps)
+    match: Callable[[bytes], list[int] | None] = many.Match
+    return match

@@ -22,11 +22,14 @@ class Problem:
     line: int
     pointer: str
     message: str
+    mend: str = ""
+    """What to write instead, where that can be said."""
 
     def __str__(self) -> str:
         """One line for a terminal, in the form that editors can jump to."""
         where = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{where}: {self.pointer}: {self.message}" if self.pointer else f"{where}: {self.message}"
+        place = f"{where}: {self.pointer}" if self.pointer else where
+        return f"{place}: {self.message}; {self.mend}" if self.mend else f"{place}: {self.message}"
 
 
 class PolicyError(Exception):

@@ -194,7 +194,7 @@ kproxy_rule: Record[HttpRule] = Record(
 
 kproxy_deny_rule: Record[HttpRule] = Record(
     {key: shape for key, shape in kproxy_rule.fields.items() if key != "headerMatches"}
-    | {"headerMatches": Unsupported("a deny rule edits no headers; use headers")},
+    | {"headerMatches": Unsupported("a deny rule edits no headers", "use headers")},
     _rule,
     check=_check_paths,
     hints=_HINTS,

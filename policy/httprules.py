@@ -45,6 +45,7 @@ class HttpRules:
         "_edits",
         "_open",
         "_otherwise",
+        "_with_edits",
         "path_judged",
         "rules",
     )
@@ -71,17 +72,13 @@ class HttpRules:
         self._open = None
         if open_by is not None:
             self._open = self._answer("allow", open_by, "the port is allowed whatever is sent")
+        self._with_edits: dict[tuple[int, tuple[HeaderEdit, ...]], Judgement] = {}
         self._edits = (
             [_editor(rule, known) for rule in usable] if any(r.header_matches for r in usable) else None
         )
 
     def _answer(self, verdict: str, rule: str, reason: str) -> Judgement:
         return Judgement(verdict, verdict != "deny", rule, reason, self.path_judged)
-
-    @property
-    def steps(self) -> int:
-        """Instructions that one byte of a path may visit, at the worst."""
-        return self._allow.steps + (self._deny.steps if self._deny else 0)
 
     def judge(self, request: Request) -> Judgement:
         """The verdict on one request."""
@@ -115,24 +112,27 @@ class HttpRules:
         if not matched:
             return self._otherwise
         answer = self._allowed[matched[0]]
-        return replace(answer, edits=tuple(edits)) if edits else answer
+        return self._edited(matched[0], tuple(edits)) if edits else answer
+
+    def _edited(self, order: int, edits: tuple[HeaderEdit, ...]) -> Judgement:
+        """One object for each rule and set of edits, of which there are few: edits come from rules alone."""
+        known = self._with_edits.get((order, edits))
+        if known is None:
+            known = self._with_edits[order, edits] = replace(self._allowed[order], edits=edits)
+        return known
 
 
 class AuditedRules:
     """Rules of which some are only tried: what they alone deny is let pass, as `audit`."""
 
-    __slots__ = ("_all", "_enforced", "path_judged", "rules")
+    __slots__ = ("_all", "_enforced", "_made", "path_judged", "rules")
 
     def __init__(self, every: HttpRules, enforced: HttpRules) -> None:
         self._all = every
         self._enforced = enforced
+        self._made: dict[tuple[str, tuple[HeaderEdit, ...]], Judgement] = {}
         self.rules = tuple(dict.fromkeys((*every.rules, *enforced.rules)))
         self.path_judged = every.path_judged or enforced.path_judged
-
-    @property
-    def steps(self) -> int:
-        """Instructions that one byte of a path may visit, at the worst."""
-        return self._all.steps + self._enforced.steps
 
     def judge(self, request: Request) -> Judgement:
         """What all rules say; where that is a denial, what the enforced ones say without the tried ones."""
@@ -142,10 +142,13 @@ class AuditedRules:
         enforced = self._enforced.judge(request)
         if not enforced.allowed:
             return enforced
-        # Only what is enforced can ask for a path to be refused.
-        return replace(
-            full, verdict="audit", allowed=True, edits=enforced.edits, path_judged=enforced.path_judged
-        )
+        key = (full.rule, enforced.edits)
+        if key not in self._made:
+            # Only what is enforced can ask for a path to be refused.
+            self._made[key] = Judgement(
+                "audit", True, full.rule, f"audit: {full.reason}", enforced.path_judged, enforced.edits
+            )
+        return self._made[key]
 
 
 def _lacks_secret(rule: HttpRule, secrets: Secrets) -> bool:

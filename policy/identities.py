@@ -96,6 +96,7 @@ class _Known:
     labels: frozenset[Label]
     networks: tuple[Network, ...]
     ports: tuple[tuple[str, int], ...] = ()
+    key: tuple[str, str] = ("", "")
 
 
 class Identities:
@@ -118,9 +119,19 @@ class Identities:
         self.numbers: dict[PeerSelector, frozenset[int]] = {
             one: frozenset(numbers[i] for i in members) for one, members in matched.items()
         }
+        identities = [Identity(numbers[i], one.kind, one.name, one.labels) for i, one in enumerate(known)]
+        self.host = identities[0]
+        self.world = next(identity for identity in identities if identity.kind == "world")
+        members: dict[int, list[str]] = {}
+        for identity in identities:
+            members.setdefault(identity.number, []).append(identity.name)
+        self.members = {number: tuple(dict.fromkeys(names)) for number, names in members.items()}
+        self.by_name = {
+            one.key: identity for one, identity in zip(known, identities, strict=True) if one.key[1]
+        }
         self._by_network = {
-            network: Identity(numbers[i], one.kind, one.name, one.labels)
-            for i, one in enumerate(known)
+            network: identity
+            for one, identity in zip(known, identities, strict=True)
             for network in one.networks
         }
         self.prefixes = tuple(Prefix(network, one.number) for network, one in self._by_network.items())
@@ -158,7 +169,8 @@ def _known(workloads: Iterable[Workload], node: Node, port_names: frozenset[str]
                 )
         ports = tuple(sorted((n.lower(), p) for n, p in workload.ports.items() if n.lower() in port_names))
         all_labels = labels.of_workload(workload.namespace, workload.labels)
-        known.append(_Known("workload", workload.full_name, all_labels, own, ports))
+        key = (workload.namespace, workload.name)
+        known.append(_Known("workload", workload.full_name, all_labels, own, ports, key))
     return known
 
 

@@ -17,10 +17,12 @@ from policy.shapes import Choice, Cursor, ListOf, Number, Record, Text
 
 
 def _of_namespaces(one: Selector) -> tuple[Requirement, ...]:
-    """Requirements on a namespace's labels, as requirements on the labels its pods carry for it."""
-    if not one.requirements:
-        return (exists(labels.NAMESPACE, labels.K8S),)
-    return tuple(replace(r, source=labels.K8S, key=labels.NAMESPACE_LABELS + r.key) for r in one.requirements)
+    """Requirements on a namespace's labels, as requirements on the labels its pods carry for it.
+
+    Whatever has no namespace is not selected, by NotIn and DoesNotExist neither.
+    """
+    on_labels = (replace(r, source=labels.K8S, key=labels.NAMESPACE_LABELS + r.key) for r in one.requirements)
+    return (exists(labels.NAMESPACE, labels.K8S), *on_labels)
 
 
 def _peer(at: Cursor, read: dict[str, Any]) -> PeerSelector | None:

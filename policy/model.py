@@ -46,9 +46,9 @@ class Place:
         """The line, from 1; found only when asked for, as it is for few of many rules."""
         return self.line_of(self.pointer)
 
-    def problem(self, message: str) -> Problem:
+    def problem(self, message: str, mend: str = "") -> Problem:
         """Something that is wrong here."""
-        return Problem(self.file, self.line, self.pointer, message)
+        return Problem(self.file, self.line, self.pointer, message, mend)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,15 +74,15 @@ class Cursor:
         steps = "".join(f"[{part}]" if part.isdecimal() else f".{part}" for part in parts)
         return f"{self.owner.policy}#{self.owner.section}{steps[1:]}"
 
-    def error(self, message: str) -> None:
+    def error(self, message: str, mend: str = "") -> None:
         """What is wrong here, and how to mend it."""
         if isinstance(self.value, str) and "{{" in self.value:
-            message += " (a template that was not rendered?)"
-        self.report.errors.append(self.place.problem(message))
+            mend = "render the template before it is read"
+        self.report.errors.append(self.place.problem(message, mend))
 
-    def warn(self, message: str) -> None:
-        """What was likely not meant here."""
-        self.report.warnings.append(self.place.problem(message))
+    def warn(self, message: str, mend: str = "") -> None:
+        """What was likely not meant here, and what else to write."""
+        self.report.warnings.append(self.place.problem(message, mend))
 
 
 class Shape(Protocol[T_co]):
@@ -112,8 +112,8 @@ class Text:
     def read(self, at: Cursor) -> str | None:
         """The string."""
         if not isinstance(at.value, str):
-            mend = f'; write "{at.value}" in quotes' if type(at.value) is int else ""
-            at.error(f"must be a string, not {kind_of(at.value)}{mend}")
+            mend = f'write "{at.value}" in quotes' if type(at.value) is int else ""
+            at.error(f"must be a string, not {kind_of(at.value)}", mend)
             return None
         return at.value if self.check(at.value, at) else None
 
@@ -185,7 +185,7 @@ class Choice:
         if word in self.unsupported:
             at.error(f"{at.value}: {self.unsupported[word]}")
         else:
-            at.error(f"{at.value!r} is not known{suggest(word, self.words)}")
+            at.error(f"{at.value!r} is not known", suggest(word, self.words))
         return None
 
     def schema(self) -> dict[str, Any]:
@@ -273,10 +273,11 @@ class Unsupported:
     """A field that Cilium or Kubernetes know and kproxy refuses, with the sentence that says why."""
 
     why: str
+    mend: str = ""
 
     def read(self, at: Cursor) -> None:
         """Report it."""
-        at.error(self.why)
+        at.error(self.why, self.mend)
 
     def schema(self) -> dict[str, Any]:
         """Nothing is valid here."""
@@ -318,10 +319,10 @@ class Record(Generic[T]):
         shape = self.fields.get(key)
         if shape is None:
             hint = self.hints.get(key)
-            mend = f"; {hint}" if hint else suggest(key, [k for k, s in self.fields.items() if _usable(s)])
-            at.error(f"{key} is not a field of this object{mend}")
+            usable = [name for name, known in self.fields.items() if _usable(known)]
+            at.error(f"{key} is not a field of this object", hint or suggest(key, usable))
         elif value is None and not isinstance(shape, Anything | Unsupported):
-            at.error(f"{key} is null: give it a value, or leave it out")
+            at.error(f"{key} is null", "give it a value, or leave it out")
         elif (item := shape.read(at)) is not None:
             read[key] = item
 
@@ -345,12 +346,12 @@ def is_object(at: Cursor) -> bool:
 
 
 def suggest(word: str, known: list[str] | tuple[str, ...]) -> str:
-    """`; did you mean …?`, or the words that are known if there are few."""
+    """`did you mean …?`, or the words that are known if there are few."""
     by_case = [one for one in known if one.lower() == word.lower()]
     near = by_case or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if near:
-        return f"; did you mean {near[0]}?"
-    return f"; known are {', '.join(known)}" if len(known) <= 12 else ""
+        return f"did you mean {near[0]}?"
+    return f"known are {', '.join(known)}" if len(known) <= 12 else ""
 
 
 def _usable(shape: Shape[Any]) -> bool:

@@ -99,22 +99,21 @@ def _blank(text: str, at: int) -> int:
     return at
 
 
-def _member(text: str, at: int, part: str) -> int | None:
-    """Where the member `part` of the object or array that begins at `at` has its value."""
-    in_object = text[at] == "{"
-    if text[at] not in "{[":
+def _member(text: str, start: int, part: str) -> int | None:
+    """Where the member `part` of what begins at `start` has its value (the last, if doubled)."""
+    if text[start] not in "{[":
         return None
-    at, index = _blank(text, at + 1), 0
+    at, index, found = _blank(text, start + 1), 0, None
     while text[at] not in "}]":
         name: object = str(index)
-        if in_object:
+        if text[start] == "{":
             name, at = _scan(text, at)
             at = _blank(text, _blank(text, at) + 1)
         if name == part:
-            return at
+            found = at
         at = _blank(text, _scan(text, at)[1])
         at, index = (_blank(text, at + 1) if text[at] == "," else at), index + 1
-    return None
+    return found
 
 
 class _Refused(Exception):

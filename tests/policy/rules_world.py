@@ -58,8 +58,9 @@ def np(spec: dict[str, Any], name: str = "jobs", namespace: str = "hr") -> dict[
 
 
 def load(*documents: Any) -> policy.Loaded:
-    """Each document as a JSON file of its own: f0.json, f1.json."""
-    return policy.load((f"f{i}.json", json.dumps(document)) for i, document in enumerate(documents))
+    """Each document as a JSON file of its own, f0.json, f1.json; a rule alone as a list of one."""
+    listed = [[one] if isinstance(one, dict) and "kind" not in one else one for one in documents]
+    return policy.load((f"f{i}.json", json.dumps(document)) for i, document in enumerate(listed))
 
 
 def rules_of(*documents: Any) -> tuple[policy.Policy, ...]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from itertools import pairwise
 
 import pytest
-
-import policy
-from policy import TCP, UDP, Node, Workload
 from rules_world import (
     NODE,
     WORKLOADS,
@@ -21,6 +19,9 @@ from rules_world import (
     rule,
     rules_of,
 )
+
+import policy
+from policy import TCP, UDP, Node, Workload
 
 TWEETS, BATCH, HOST, WORLD = "10.0.0.3", "10.0.0.4", "10.0.0.1", "8.8.8.8"
 FROM_TWEETS = {"fromEndpoints": [{"matchLabels": {"app": "turtletweets"}}]}
@@ -203,15 +204,18 @@ def test_overlapping_ranges_are_disjoint_entries() -> None:
     """The policy map gets intervals that do not overlap, and agrees with decide at their ends."""
     ranges = [_ports("10", end=30), _ports("20", end=40), _ports("41"), http_rule({})["ingress"][0]]
     denied = _ports("25", end=26)
-    ingress = compiled(rule(ingress=ranges, ingressDeny=[denied])).endpoint("hr", "jobs-api").ingress
+    revision = compiled(rule(ingress=ranges, ingressDeny=[denied]))
+    ingress = revision.endpoint("hr", "jobs-api").ingress
     by_identity: dict[tuple[int, int], list[policy.L4Entry]] = {}
     for entry in ingress.entries:
         by_identity.setdefault((entry.identity, entry.protocol), []).append(entry)
         for port in (entry.first_port, entry.last_port):
             assert ingress.decide(entry.identity, entry.protocol, port).action is entry.action
     for entries in by_identity.values():
-        assert all(a.last_port < b.first_port for a, b in zip(entries, entries[1:], strict=False))
-    assert ingress.decide(entries[0].identity, TCP, 25).action is policy.Action.DENY or len(by_identity) > 1
+        assert all(one.last_port < other.first_port for one, other in pairwise(entries))
+    actions = [(e.first_port, e.last_port, e.action.value) for e in by_identity[number(revision, WORLD), TCP]]
+    passing = [(10, 24, "pass"), (27, 30, "pass"), (31, 40, "pass"), (41, 41, "pass")]
+    assert actions == sorted([*passing, (25, 26, "deny"), (80, 80, "redirect")])
 
 
 def test_a_cnp_selector_means_its_own_namespace() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from policy import cilium, kubernetes
 from policy.errors import Problem
 from policy.fields import metadata
+from policy.lint import lint
 from policy.model import Policy
 from policy.shapes import Anything, Cursor, ListOf, Owner, Record, Report, Shape, Text, kind_of, suggest
 from policy.text import read
@@ -33,11 +34,14 @@ _REFUSED_KINDS = {
 }
 
 
+Rules = tuple[Policy, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """What files held. With any error in them the rules must not come into force."""
 
-    rules: tuple[Policy, ...]
+    rules: Rules
     errors: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
 
@@ -60,7 +64,7 @@ def load(files: Iterable[tuple[str, str]]) -> Loaded:
             errors += report.errors
             warnings += report.warnings
     errors += _same_names(policies)
-    warnings += _names_across_kinds(policies)
+    warnings += [*_names_across_kinds(policies), *lint(policies)]
     return Loaded(tuple(policies), tuple(errors), tuple(warnings))
 
 
@@ -76,21 +80,17 @@ def _document(at: Cursor, stem: str) -> list[Policy]:
         return []
     kind = at.value.get("kind")
     if not isinstance(kind, str):
-        mend = (
-            ": write a list, [{…}]"
-            if "endpointSelector" in at.value
-            else f"; known are {', '.join(_API_VERSIONS)}"
-        )
-        at.error(f"has no kind{mend}")
+        known = f"known are {', '.join(_API_VERSIONS)}"
+        at.error("has no kind", "write a list of rules, [{…}]" if "endpointSelector" in at.value else known)
         return []
     if kind == "List" or (kind.endswith("List") and kind[:-4] in _API_VERSIONS):
         return _list(at, stem)
     if kind in _API_VERSIONS:
         return _object(at, kind)
-    why = _REFUSED_KINDS.get(kind)
-    at.at("kind").error(
-        f"{kind}: {why}" if why else f"{kind} is not a kind of policy{suggest(kind, list(_API_VERSIONS))}"
-    )
+    if kind in _REFUSED_KINDS:
+        at.at("kind").error(f"{kind}: {_REFUSED_KINDS[kind]}")
+    else:
+        at.at("kind").error(f"{kind} is not a kind of policy", suggest(kind, tuple(_API_VERSIONS)))
     return []
 
 
@@ -108,7 +108,7 @@ def _list(at: Cursor, stem: str) -> list[Policy]:
     return [policy for i in range(len(items.value)) for policy in _document(items.at(i), stem)]
 
 
-def _envelope(kind: str) -> Record[dict[str, Any]]:
+def envelope(kind: str) -> Record[dict[str, Any]]:
     """What stands around a spec. `status` is the cluster's note about the object, not a part of it."""
     several: dict[str, Shape[Any]] = {"specs": ListOf(Anything())} if kind != NP else {}
     fields: dict[str, Shape[Any]] = {
@@ -136,7 +136,7 @@ def _check_spec(at: Cursor, found: dict[str, Any]) -> None:
 
 def _object(at: Cursor, kind: str) -> list[Policy]:
     before = len(at.report.errors)
-    _envelope(kind).read(at)
+    envelope(kind).read(at)
     about = at.value.get("metadata")
     about = about if isinstance(about, dict) else {}
     namespace = cilium.CLUSTERWIDE if kind == CCNP else str(about.get("namespace", DEFAULT_NAMESPACE))

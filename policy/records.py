@@ -1,0 +1,105 @@
+"""Requests that were seen, as the access log tells of them: what learning and comparing start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from policy.model import TCP, UDP
+
+HTTP_PROTOCOLS = ("http", "grpc")
+# What servers may read in more than one way (dot segments, empty ones, encoded slashes, dots and backslashes,
+# NUL): such a path is refused wherever a path rule is in force, so no rule can be made of it.
+_AMBIGUOUS = ("//", "/./", "/../", "\\", "%2f", "%2e", "%5c", "%00")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One request, or connection, of an endpoint; `headers` are not logged, so they are empty."""
+
+    endpoint: str
+    direction: str
+    peer: str
+    """As the log names it: `namespace/name`, `world`, `host`, `cidr:10.0.0.0/8`."""
+    protocol: int
+    port: int
+    """The server's port."""
+    verdict: str
+    http: bool
+    method: bytes = b""
+    path: bytes = b""
+    host: bytes = b""
+    headers: tuple[tuple[bytes, bytes], ...] = field(default=())
+
+    def __str__(self) -> str:
+        arrow = "<-" if self.direction == "ingress" else "->"
+        what = f" {self.method.decode()} {self.path.decode()}" if self.http else ""
+        return f"{self.endpoint} {arrow} {self.peer} :{self.port}{what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What could be read of a log; `left_out` counts by reason what could not."""
+
+    records: tuple[Record, ...]
+    left_out: Mapping[str, int]
+
+
+def read(lines: Iterable[Mapping[str, Any]]) -> Records:
+    """Access log lines (decoded JSON objects) into records."""
+    records: list[Record] = []
+    left_out: dict[str, int] = {}
+    for line in lines:
+        found = _record(line)
+        if isinstance(found, Record):
+            records.append(found)
+        else:
+            left_out[found] = left_out.get(found, 0) + 1
+    return Records(tuple(records), left_out)
+
+
+def _record(line: Mapping[str, Any]) -> Record | str:
+    """A record, or why there is none."""
+    try:
+        endpoint, direction, peer = (str(line[key]) for key in ("endpoint", "direction", "peer"))
+        protocol, verdict = str(line["protocol"]), str(line["verdict"])
+    except KeyError as missing:
+        return f"no {missing.args[0]}"
+    if verdict == "error":
+        return "could not be read as a request"
+    if line.get("truncated"):
+        return "truncated in the log"
+    port = _port(line, direction)
+    if port is None:
+        return "no server port"
+    http = protocol in HTTP_PROTOCOLS
+    number = UDP if protocol == "udp" else TCP
+    if not http:
+        return Record(endpoint, direction, peer, number, port, verdict, http)
+    method, path, host = (str(line.get(key) or "") for key in ("method", "path", "host"))
+    if not (method + path + host).isascii():
+        return "not ASCII"
+    if not path.startswith("/") or is_ambiguous(path):
+        return "a path that servers may read differently"
+    return Record(
+        endpoint, direction, peer, number, port, verdict, http, method.encode(), path.encode(), host.encode()
+    )
+
+
+def is_ambiguous(path: str) -> bool:
+    """Whether servers may read a path in more than one way."""
+    plain = path.partition("?")[0].lower()
+    return any(part in plain for part in _AMBIGUOUS) or plain.endswith(("/.", "/.."))
+
+
+def _port(line: Mapping[str, Any], direction: str) -> int | None:
+    """The server's port: the log's `port`, or for egress the port of the peer's address."""
+    text = line.get("port")
+    if text is None and direction == "egress":
+        text = str(line.get("peer_address", "")).rpartition(":")[2]
+    try:
+        port = int(text) if text is not None else 0
+    except (TypeError, ValueError):
+        return None
+    return port if 0 < port < 65536 else None
