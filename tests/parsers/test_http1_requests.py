@@ -61,7 +61,6 @@ TAKEN: dict[str, tuple[bytes, dict[str, Any]]] = {
     "a body with a length": (post(b"Content-Length: 5", body=b"hello"), {"body": 5}),
     "a body of line breaks": (post(b"content-length:4", body=b"\r\n\r\n"), {"body": 4}),
     "a length of nothing": (get(b"Content-Length: 0"), {"body": 0}),
-    "a GET with a body": (get(b"Content-Length: 2", body=b"{}"), {"body": 2}),
     "a chunked body": (chunked(b"5\r\nhello\r\n0\r\n\r\n"), {"body": CHUNKED}),
     "chunked in capitals": (post(b"TRANSFER-ENCODING: CHUNKED", body=b"0\r\n\r\n"), {"body": CHUNKED}),
     "chunk sizes in both cases, and with zeros": (
@@ -118,6 +117,16 @@ TAKEN: dict[str, tuple[bytes, dict[str, Any]]] = {
     "Upgrade in HTTP/1.0": (
         request(b"GET / HTTP/1.0", b"Connection: upgrade", b"Upgrade: websocket"),
         {"upgrade": False},
+    ),
+    "fields that begin like those that decide": (
+        get(
+            b"Upgrade-Insecure-Requests: 1",
+            b"Expires: 0",
+            b"Content-Language: en",
+            b"Connect: x",
+            b"Transfer: y",
+        ),
+        {"upgrade": False, "body": 0, "keep_alive": True},
     ),
     "a field called almost like Host": (get(b"X-Host: b", b"Hosts: c"), {"host": b"a"}),
     "many fields": (get(*[b"X-%d: 1" % i for i in range(99)]), {}),
@@ -352,6 +361,12 @@ REFUSED: dict[str, tuple[str, bytes]] = {
             b"TRANSFER.ENCODING",
         )
     },
+    "GET with a body": ("unexpected_body", get(b"Content-Length: 2", body=b"{}")),
+    "GET with chunks": ("unexpected_body", get(b"Transfer-Encoding: chunked", body=b"0\r\n\r\n")),
+    "OPTIONS with a body": (
+        "unexpected_body",
+        request(b"OPTIONS * HTTP/1.1", b"Host: a", b"Content-Length: 1", body=b"x"),
+    ),
     "HEAD with a body": (
         "unexpected_body",
         request(b"HEAD / HTTP/1.1", b"Host: a", b"Content-Length: 1", body=b"x"),
@@ -531,6 +546,16 @@ def test_limits(name: str) -> None:
     reason, within, beyond = AT_THE_LIMIT[name]
     assert not same_in_every_division(within, NEXT, limits=SMALL).refused
     assert same_in_every_division(beyond, b"", limits=SMALL).refused == reason
+
+
+def test_bodies_on_get_pass_where_allowed() -> None:
+    """An operator whose servers expect them may allow bodies on GET and OPTIONS, but not on HEAD and TRACE."""
+    limits = Limits(bodies_on_get=True)
+    raw = get(b"Content-Length: 2", body=b"{}")
+    reading = same_in_every_division(raw, NEXT, limits=limits)
+    assert (reading.refused, reading.messages) == ("", [raw])
+    for method in (b"HEAD", b"TRACE"):
+        assert read_requests([raw.replace(b"GET", method)], limits).refused == "unexpected_body"
 
 
 def test_every_reason_can_happen() -> None:
