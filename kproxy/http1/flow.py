@@ -355,33 +355,33 @@ class Http1Flow:
         """Send on what came of the responses to the request under way, interim ones included."""
         responses = self._responses
         exchange = self._exchange
-        while True:
+        while self._phase is BUSY:
             event = responses.next_event()
             if event is NEED_DATA:
                 return
-            final = not isinstance(event, ResponseHead) or self._note_status(event)
-            if self._phase is not BUSY:
-                return
+            if isinstance(event, ResponseHead):
+                if event.status < _FIRST_FINAL:
+                    self._interim(event.status)
+                    continue
+                exchange.answer(event)
             data = responses.take()
             exchange.bytes_out += len(data)
             self._wire.send_downstream(data)
-            if final:
-                if responses.complete:
-                    self._answered()
-                return
+            if responses.complete:
+                self._answered()
+            return
 
-    def _note_status(self, head: ResponseHead) -> bool:
-        """Note what a response head says; true if it is the final one's. 101 is dealt with here."""
-        status = head.status
+    def _interim(self, status: int) -> None:
+        """A response that is not the final one: sent on, and 101 is the last of HTTP."""
         exchange = self._exchange
-        if status >= _FIRST_FINAL:
-            exchange.answer(head)
-            return True
+        if status == _SWITCHING_PROTOCOLS:
+            self._switch()
+            return
         if status == _CONTINUE:
             exchange.continued = True
-        elif status == _SWITCHING_PROTOCOLS:
-            self._switch()
-        return False
+        data = self._responses.take()
+        exchange.bytes_out += len(data)
+        self._wire.send_downstream(data)
 
     def _answered(self) -> None:
         """The final response is complete."""

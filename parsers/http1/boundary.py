@@ -55,7 +55,7 @@ def head_end(data: bytes, start: int, searched: int, limits: Limits) -> int:
 def _check_first_line(data: bytes, start: int, stop: int, bare: int, limits: Limits) -> None:
     """Raise ParseError limit_request_line if the first line is over its limit before a bare line break."""
     longest = start + limits.max_request_line
-    if stop <= longest or 0 <= bare < longest:
+    if stop < longest + 2 or 0 <= bare < longest:
         return
     if data.find(b"\r\n", start, longest + 2) < 0:
         raise refusal("limit_request_line", data[start : start + 60])

@@ -1,4 +1,4 @@
-"""How much of each thing one HTTP/1 message may have.
+"""What one HTTP/1 message may have, and how much of it.
 
 Every buffer that a peer can fill is bounded by one of these. The figures are those that common
 servers and proxies use, so that what passes here passes behind us too.
@@ -47,6 +47,9 @@ class Limits:
     max_trailers: int = 8 * 1024
     # Trailer fields.
     max_trailer_fields: int = 32
+    # Whether GET and OPTIONS may have a body, as searches in Elasticsearch do. Servers that expect none
+    # (Python's http.server is one) read it as the next request, which nobody has judged.
+    bodies_on_get: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):

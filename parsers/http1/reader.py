@@ -55,6 +55,13 @@ class MessageReader:
 
     def _begin(self, start: int, end: int, body: int) -> None:
         """A head stands in [start, end): check all that is there of its body, and make both ready."""
+        if start == 0 and end + body == len(self._data) and body >= 0:
+            # One read, one message: nothing to cut.
+            self._ready = self._data
+            self._data = b""
+            self._at = 0
+            self.complete = True
+            return
         self._remaining = body
         if body == CHUNKED:
             self._chunks = ChunkedScanner(self._limits)

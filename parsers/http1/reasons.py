@@ -49,7 +49,7 @@ REASONS: Final[dict[str, tuple[int, str]]] = {
     "transfer_encoding_http10": (_BAD, "Transfer-Encoding in an HTTP/1.0 message"),
     "length_and_chunked": (_BAD, "both Content-Length and Transfer-Encoding"),
     "field_look_alike": (_BAD, "a field that some servers take for a framing field"),
-    "unexpected_body": (_BAD, "a body on HEAD or TRACE"),
+    "unexpected_body": (_BAD, "a body on GET, HEAD, OPTIONS or TRACE, which servers may read as a request"),
     "chunk_size": (_BAD, "a chunk size that is not 1 to 8 hexadecimal digits, or too large"),
     "chunk_extension": (_BAD, "a malformed chunk extension"),
     "chunk_end": (_BAD, "chunk data that is not followed by CRLF"),

@@ -10,7 +10,6 @@ from parsers.http1.heads import Fields
 from parsers.http1.limits import Limits
 from parsers.http1.reasons import refusal
 
-
 # h11 reads a response only to a request, and 101 only to one that asks for it.
 _ANY_REQUEST = h11.Request(
     method="GET", target="/", headers=[("Host", "a"), ("Connection", "upgrade"), ("Upgrade", "any")]

@@ -21,16 +21,17 @@ from parsers.http1.target import check_host, split_target
 
 Match = Callable[[bytes, int], "re.Match[bytes] | None"]
 
-# HEAD with a body is sent by nobody, TRACE must have none (RFC 9110 section 9.3.8), and servers that
-# ignore such a body read it as the next request.
-_NO_BODY_METHODS: Final = frozenset((b"HEAD", b"TRACE"))
+# Safe methods (RFC 9110 section 9.2.1) mean nothing by a body, and servers that expect none with them read
+# it as the next request: so may a GET carry a POST past the rules. Only GET and OPTIONS may be allowed one.
+_SAFE_METHODS: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
+_NEVER_WITH_BODY: Final = frozenset((b"HEAD", b"TRACE"))
 
 # Any field but those that decide framing, routing or the connection, and their look-alikes. The first
 # letter alone lets most names pass; that it also holds back a few harmless names costs only time.
 _PLAIN: Final = (
-    rb"(?![CHTUEchtue](?:[Oo][Nn](?:[Nn]|[Tt][Ee][Nn][Tt][^A-Za-z0-9][Ll])"
-    rb"|[Oo][Ss][Tt]:|[Tt]|[Rr][Aa][Nn]|[Pp]|[Xx][Pp]))" + FIELD_LINE
-)
+    rb"(?![CHTUEchtue](?:[Oo][Nn](?:[Nn][Ee][Cc]|[Tt][Ee][Nn][Tt][^A-Za-z0-9][Ll][Ee])"
+    rb"|[Oo][Ss][Tt]:|[Tt][Tt][Pp]2|[Rr][Aa][Nn][Ss]|[Pp][Gg][Rr][Aa][Dd][Ee]:|[Xx][Pp][Ee][Cc][Tt]:))"
+) + FIELD_LINE
 _HOST: Final = (
     rb"[Hh][Oo][Ss][Tt]:"
     + OWS
@@ -92,7 +93,7 @@ def from_match(match: re.Match[bytes], raw: bytes) -> RequestHead | None:
     if coding is not None and length is not None:
         return None
     body = CHUNKED if coding is not None else int(length or 0)
-    if body != 0 and method in _NO_BODY_METHODS:
+    if body != 0 and method in _SAFE_METHODS:
         return None
     keep_alive = connection is None or connection[0] in b"kK"
     return RequestHead(raw, method, target, target, host.lower(), body, keep_alive)
@@ -104,7 +105,7 @@ def read_request_head(raw: bytes, limits: Limits) -> RequestHead:
     fields = split_fields(raw, raw.index(b"\r\n") + 2)
     http11 = line.version == b"1.1"
     path, host = _path_and_host(line, fields, http11)
-    body = _body(line.method, fields, http11)
+    body = _body(line.method, fields, http11, limits)
     options = framing.connection_options(fields)
     expects_continue = _expects_continue(fields)
     upgrade = _asks_upgrade(fields, options)
@@ -139,10 +140,11 @@ def _path_and_host(line: syntax.RequestLine, fields: Fields, http11: bool) -> tu
     return path, host
 
 
-def _body(method: bytes, fields: Fields, http11: bool) -> int:
+def _body(method: bytes, fields: Fields, http11: bool, limits: Limits) -> int:
     framing.check_look_alikes(fields)
     body = framing.body_of(fields, http11) or 0
-    if body != 0 and method in _NO_BODY_METHODS:
+    refused = _NEVER_WITH_BODY if limits.bodies_on_get else _SAFE_METHODS
+    if body != 0 and method in refused:
         raise refusal("unexpected_body", method)
     return body
 

@@ -51,6 +51,7 @@ class ResponseParser(MessageReader):
             if not isinstance(found, ResponseHead):
                 return found
             head = found
+        self._searched = 0
         return self._open(head)
 
     @property
@@ -75,7 +76,6 @@ class ResponseParser(MessageReader):
             if end == INCOMPLETE:
                 self._searched = max(0, len(self._data) - self._at - 3)
                 return NEED_DATA
-            self._searched = 0
             head = read_response_head(self._data[self._at : end], self._limits)
         if head is None or not _body_fits_status(head):
             return self._doubt()

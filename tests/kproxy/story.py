@@ -31,6 +31,10 @@ TEXTS = {
     "ok": "HTTP/1.1 200 OK¶Content-Length: 2¶¶ok",
     "bad": "GET /secret HTTP/1.1¶Host: a¶¶",
     "403": "HTTP/1.1 403 Forbidden¶Content-Type: text/plain¶Content-Length: 15¶¶Access denied¶",
+    "403 keep": "HTTP/1.1 403 Forbidden¶Content-Type: text/plain¶Content-Length: 15¶Connection: keep-alive¶¶"
+    "Access denied¶",
+    "400 both": "HTTP/1.1 400 Bad Request¶Content-Type: text/plain¶Content-Length: 33¶Connection: close¶¶"
+    "Bad Request: length_and_chunked¶",
     "403 close": "HTTP/1.1 403 Forbidden¶Content-Type: text/plain¶Content-Length: 15¶Connection: close¶¶"
     "Access denied¶",
     "expect": "PUT /jobs/1 HTTP/1.1¶Host: a¶Expect: 100-continue¶Content-Length: 4¶¶",
@@ -94,37 +98,47 @@ class Recorder:
         self.effects.append((kind, what, data))
 
     def send_upstream(self, data: bytes) -> None:
+        """Bytes towards the server."""
         assert data, "an empty write"
         self.upstream += data
         self._add(">server", data=data)
 
     def send_downstream(self, data: bytes) -> None:
+        """Bytes towards the client."""
         assert data, "an empty write"
         self.downstream += data
         self._add(">client", data=data)
 
     def end_upstream(self) -> None:
+        """Half-close towards the server."""
         self._add(">server", "END")
 
     def end_downstream(self) -> None:
+        """Half-close towards the client."""
         self._add(">client", "END")
 
     def close(self) -> None:
+        """The orderly end."""
         self._add("close")
 
     def abort(self, reason: str) -> None:
+        """The reset."""
         self._add("abort", reason)
 
     def pause_downstream(self) -> None:
+        """The client is not read."""
         self._add("pause", "client")
 
     def resume_downstream(self) -> None:
+        """The client is read again."""
         self._add("resume", "client")
 
     def pause_upstream(self) -> None:
+        """The server is not read."""
         self._add("pause", "server")
 
     def resume_upstream(self) -> None:
+        """The server is read again."""
         self._add("resume", "server")
 
     def request(
@@ -137,6 +151,7 @@ class Recorder:
         proxy_ns: int,
         upstream_ns: int,
     ) -> None:
+        """A judged request that ended."""
         assert head is not None
         assert proxy_ns >= 0
         assert upstream_ns >= 0
@@ -146,6 +161,7 @@ class Recorder:
         self.judgement = judgement
 
     def refused(self, reason: str, detail: str, head: RequestHead | None, status: int) -> None:
+        """What could not be read."""
         assert detail
         self.refused_head = head
         self._add("refused", f"{reason} {status}")
@@ -159,6 +175,7 @@ class Clock:
         self.looks = 0
 
     def __call__(self) -> int:
+        """A look at the clock."""
         self.now += 1
         self.looks += 1
         return self.now

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from story import Story
+from story import ALLOW, DENY, Story, Verdict, to_bytes
+
+from kproxy.config import Config
+from kproxy.http1 import HttpOptions
+from kproxy.limits import HttpLimits
+from kproxy.limits import Limits as ServiceLimits
+from parsers.http1 import Limits, RequestHead
 
 STORIES = {
     # --- requests and verdicts
@@ -40,7 +46,7 @@ STORIES = {
     """,
     "HTTP/1.0 is told when the connection goes on": """
         client  GET /secret HTTP/1.0¶Connection: keep-alive¶¶
-        >client HTTP/1.1 403 Forbidden¶Content-Type: text/plain¶Content-Length: 15¶Connection: keep-alive¶¶Access denied¶
+        >client {403 keep}
         log     deny 403 /secret
         client  GET /secret HTTP/1.0¶¶
         >client {403 close}
@@ -88,7 +94,7 @@ STORIES = {
     # --- refusals
     "an ambiguous request is refused, and nothing of it is sent on": """
         client  POST /jobs/1 HTTP/1.1¶Host: a¶Content-Length: 5¶Transfer-Encoding: chunked¶¶0¶¶
-        >client HTTP/1.1 400 Bad Request¶Content-Type: text/plain¶Content-Length: 33¶Connection: close¶¶Bad Request: length_and_chunked¶
+        >client {400 both}
         refused length_and_chunked 400
         >server END
         >client END
@@ -747,3 +753,138 @@ STORIES = {
 def test_story(text: str) -> None:
     """Each happening has exactly the effects that the story tells."""
     Story().tell(text)
+
+
+def test_the_rule_is_named_only_where_configured() -> None:
+    """The reply names the rule in the configured field, with nothing in it that could break the reply."""
+    story = Story(
+        lambda head: Verdict("deny", False, f"a/b#\r\n{head.path.decode()}é"),
+        HttpOptions(rule_header=b"x-kproxy-rule"),
+    )
+    story.tell("""
+        client  {bad}
+        >client HTTP/1.1 403 Forbidden¶Content-Type: text/plain¶Content-Length: 15¶x-kproxy-rule: a/b#??/secret?¶¶…
+        log     deny 403 /secret
+    """)
+    Story(lambda _: Verdict("deny", False, ""), HttpOptions(rule_header=b"x-kproxy-rule")).tell("""
+        client  {bad}
+        >client {403}
+        log     deny 403 /secret
+    """)
+
+
+def test_ambiguous_paths_pass_where_configured() -> None:
+    """An operator whose servers read paths as the rules do may turn the refusal off."""
+    Story(options=HttpOptions(refuse_ambiguous_paths=False)).tell("""
+        client  GET /judged//x HTTP/1.1¶Host: a¶¶
+        >server GET /judged//x HTTP/1.1¶Host: a¶¶
+    """)
+
+
+def test_an_ambiguous_path_is_no_ones_rule_but_keeps_its_name() -> None:
+    """The log says why, and which rule would have let the request through."""
+    story = Story()
+    story.tell("""
+        client  GET /judged/%2e%2e/x HTTP/1.1¶Host: a¶¶
+        >client {403}
+        log     deny 403 /judged/%2e%2e/x
+    """)
+    assert story.wire.judgement.reason == "ambiguous_path"
+    assert story.wire.judgement.rule == ALLOW.rule
+
+
+def test_the_policy_is_asked_once_at_each_requests_turn() -> None:
+    """A request that waited is judged by the policy that is in force when it is taken, and only then."""
+    asked: list[bytes] = []
+    verdicts = {b"/jobs/1": ALLOW, b"/jobs/2": ALLOW}
+
+    def judge(head: RequestHead) -> Verdict:
+        asked.append(head.path)
+        return verdicts[head.path]
+
+    story = Story(judge)
+    story.tell("""
+        client  {get}{get2}
+        >server {get}
+    """)
+    assert asked == [b"/jobs/1"]
+    verdicts[b"/jobs/2"] = DENY
+    story.tell("""
+        server  {ok}
+        >client {ok}
+        log     allow 200 /jobs/1
+        >client {403}
+        log     deny 403 /jobs/2
+    """)
+    assert asked == [b"/jobs/1", b"/jobs/2"]
+
+
+def test_bytes_and_times_are_accounted() -> None:
+    """Bytes are the original ones both ways; the clock is looked at three times for a request."""
+    story = Story()
+    story.tell("""
+        client  {post}data
+        >server {post}data
+        server  {100}{ok}
+        >client {100}{ok}
+        log     allow 200 /jobs/1
+    """)
+    wire = story.wire
+    assert wire.bytes_in == len(to_bytes("{post}data"))
+    assert wire.bytes_out == len(to_bytes("{100}{ok}"))
+    assert (wire.proxy_ns, wire.upstream_ns) == (1, 1)
+    assert story.clock.looks == 3
+
+
+def test_a_denial_is_accounted() -> None:
+    """What the client sent and was answered counts, and no upstream was waited for."""
+    story = Story()
+    story.tell("""
+        client  {bad}
+        >client {403}
+        log     deny 403 /secret
+    """)
+    wire = story.wire
+    assert (wire.bytes_in, wire.bytes_out) == (len(to_bytes("{bad}")), len(to_bytes("{403}")))
+    assert (wire.proxy_ns, wire.upstream_ns) == (1, 0)
+
+
+def test_a_refusal_knows_its_head_where_there_was_one() -> None:
+    """A body that is wrong at once is logged with the request that it belongs to."""
+    story = Story()
+    story.tell("""
+        client  {chunked}zz¶
+        >client HTTP/1.1 400 …
+        refused chunk_size 400
+        >server END
+        >client END
+    """)
+    assert story.wire.refused_head is not None
+    assert story.wire.refused_head.path == b"/jobs/1"
+
+
+def test_options_come_from_the_configuration() -> None:
+    """Every limit of the configuration file reaches the flow, in the flow's units."""
+    limits = HttpLimits(
+        request_line_bytes=1000,
+        head_bytes=2000,
+        head_fields=30,
+        chunk_line_bytes=40,
+        chunk_overhead_bytes=500,
+        trailer_bytes=600,
+        trailer_fields=7,
+        head_seconds=0.5,
+        idle_seconds=2.0,
+        drain_bytes=9,
+    )
+    config = Config(
+        node="n", rules=("r",), endpoints="e", deny_rule_header="x-rule", limits=ServiceLimits(http=limits)
+    )
+    assert HttpOptions.of(config) == HttpOptions(
+        parse=Limits(1000, 2000, 30, 40, 500, 600, 7),
+        head_ns=500_000_000,
+        idle_ns=2_000_000_000,
+        drain_bytes=9,
+        rule_header=b"x-rule",
+    )
+    assert HttpOptions.of(Config(node="n", rules=("r",), endpoints="e")) == HttpOptions()
