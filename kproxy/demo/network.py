@@ -31,6 +31,7 @@ from types import TracebackType
 
 from kproxy.demo.inside import inside, processes_in
 from kproxy.demo.process import COMMAND_TIMEOUT_S, Process, listens, run, running
+from kproxy.errors import KproxyError, NotPermittedError
 
 # Private prefixes that next to nobody uses: a /24 and a /64 of them for each network, by its number.
 V4_POOL = IPv4Network("10.221.0.0/16")
@@ -46,8 +47,10 @@ _MAX_PODS = 253  # .0 and .255 are taken by IPv4, .1 by the bridge
 _LINGER_S = 0.02
 
 
-class NetworkError(Exception):
-    """The network could not be made; the message says what to do about it."""
+class NetworkError(KproxyError):
+    """The network could not be made."""
+
+    exit_code = 4
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,9 @@ class Network:
         Raises NetworkError for a name that cannot name an interface.
         """
         if not _NAME.fullmatch(name):
-            raise NetworkError(f"network name {name!r}: use up to 11 of a-z, 0-9 and -, a letter first")
+            raise NetworkError(
+                f"{name!r} cannot name a network", "use up to 11 of a-z, 0-9 and -, a letter first"
+            )
         self.name = name
         self._specs = tuple(pods)
         self._subnet = subnet
@@ -175,7 +180,7 @@ class Network:
 
     def _make_bridge(self) -> None:
         if not Path("/proc/sys/net/ipv6/conf").exists():
-            raise NetworkError("IPv6 is off in this kernel: boot without ipv6.disable=1")
+            raise NetworkError("IPv6 is off in this kernel", "boot without ipv6.disable=1")
         # Its own hardware address: without, it takes its lowest port's, which changes as pods come and go.
         hardware = f"02:6b:70:{int(self.v4[0]) >> 8 & 0xFF:02x}:00:01"
         _ip([f"link add {self.name} address {hardware} type bridge mcast_snooping 0"])
@@ -253,7 +258,7 @@ def _links() -> list[str]:
 
 def _require_root() -> None:
     if os.geteuid() != 0:
-        raise NetworkError("making network namespaces needs root: run it with sudo")
+        raise NotPermittedError("making network namespaces needs root", "run it with sudo")
 
 
 @contextmanager
@@ -280,7 +285,7 @@ def _subnet(wanted: int | None) -> Iterator[int]:
             if number not in taken:
                 yield number
                 return
-    raise NetworkError(f"no free /24 of {V4_POOL}: see `ip -4 address` for who has them")
+    raise NetworkError(f"no free /24 of {V4_POOL}", "see `ip -4 address` for who has them")
 
 
 def _subnets_on_links() -> frozenset[int]:
@@ -304,7 +309,7 @@ def _ip(lines: Sequence[str], *options: str) -> None:
             check=False,
         )
     except FileNotFoundError as error:
-        raise NetworkError("the program ip is missing: apt-get install iproute2") from error
+        raise NetworkError("the program ip is missing", "apt-get install iproute2") from error
     if done.returncode and "-force" not in options:
         failed = re.search(r"Command failed -:(\d+)", done.stderr)
         line = lines[int(failed[1]) - 1] if failed else "; ".join(lines)

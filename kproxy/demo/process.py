@@ -18,6 +18,7 @@ from typing import IO
 
 from kproxy.demo.inside import listening_ports
 from kproxy.demo.interrupt import checkpoint
+from kproxy.errors import KproxyError
 
 READY_TIMEOUT_S = 30.0  # bcc compiles in under a second; a loaded machine takes several times that
 STOP_TIMEOUT_S = 15.0  # longer than kproxy's drain, after which the program is killed
@@ -29,7 +30,7 @@ _TAIL_LINES = 15  # of a program's output, in an error
 _DIES_WITH_US = ("setpriv", "--pdeathsig", "TERM", "--")
 
 
-class ProcessError(Exception):
+class ProcessError(KproxyError):
     """A program did not start, did not become ready, or did not end as it should."""
 
 
