@@ -20,6 +20,7 @@ from kproxy.demo.network import Pod
 from kproxy.demo.process import Process, running
 
 BYTES = "kproxy_bytes_total"  # by path: spliced or tcp
+REQUESTS = "kproxy_requests_total"  # by protocol, verdict, and more
 _TIMEOUT_S = 5.0  # of one request to the admin address
 
 

@@ -63,12 +63,16 @@ def _play_scene(scene: story.Scene, net: Network, before: Sequence[Seen], result
         rows=_rows(scene, before, after, log),
         bytes_spliced=node.total(samples, node.BYTES, path="spliced"),
         bytes_tcp=node.total(samples, node.BYTES, path="tcp"),
+        counted={
+            verdict: node.total(samples, node.REQUESTS, protocol="http", verdict=verdict)
+            for verdict in ("allow", "deny", "audit", "error")
+        },
         held=str(held),
         access_log=log,
         metrics={str(sample): sample.value for sample in samples},
     )
     result.scenes.append(played)
-    result.failures += check_scene(scene, played, net)
+    result.failures += check_scene(scene, played, _addresses(net))
     if code != 0:
         result.failures.append(f"{scene.name}: kproxy ended with {code}: {kproxy.output().strip()}")
     result.failures += [f"{scene.name}: left behind: {what}" for what in leftovers.left_of(held)]
@@ -122,6 +126,12 @@ def _rows(
         found = Judged(line["verdict"], line["rule"], line["reason"]) if mine else Judged()
         rows.append(Row(talk.title, talk.client, str(asked.call), was, now, found))
     return rows
+
+
+def _addresses(net: Network) -> dict[tuple[str, int], str]:
+    hosts = [(story.HOST, address) for address in (net.host_v4, net.host_v6)]
+    pods = [(pod.name, address) for pod in net for address in pod.addresses]
+    return {(name, int(address.version)): str(address) for name, address in [*hosts, *pods]}
 
 
 def _free_port() -> int:
