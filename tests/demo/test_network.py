@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from kproxy.demo.errors import NetworkError, ProcessError
 from kproxy.demo.inside import inside, listening_ports, processes_in
-from kproxy.demo.network import Network, NetworkError, PodSpec, network_leftovers, remove_network
-from kproxy.demo.process import ProcessError, running
+from kproxy.demo.network import Network, PodSpec, network_leftovers, remove_network
+from kproxy.demo.process import running
 
 pytestmark = pytest.mark.bpf
 
