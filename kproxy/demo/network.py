@@ -144,7 +144,7 @@ class Network:
             undo.callback(remove_network, self.name)
             number = undo.enter_context(reserved_subnet(self._subnet))
             self.v4 = IPv4Network((int(V4_POOL[0]) + (number << 8), 24))
-            self.v6 = IPv6Network((int(V6_POOL[0]) + (number << 64), 64))
+            self.v6 = IPv6Network((int(V6_POOL[0]) + (number << 80), 64))
             self._make_bridge()
             for spec in self._specs:
                 self.add(spec)

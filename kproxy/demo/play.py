@@ -7,7 +7,6 @@ Every step leaves through context managers, and interrupts take effect between s
 from __future__ import annotations
 
 import json
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -48,7 +47,7 @@ def _play_scene(scene: story.Scene, net: Network, before: Sequence[Seen], result
     """One run of kproxy under the scene's policy; what it found goes into the result."""
     cgroups = leftovers.cgroups()
     with tempfile.TemporaryDirectory(prefix="kproxy-demo-") as folder:
-        files = node.write_node(Path(folder), [scene.rules], map(node.endpoint, net), _free_port())
+        files = node.write_node(Path(folder), [scene.rules], map(node.endpoint, net), node.free_port())
         with node.kproxy_run(files) as kproxy:
             held = leftovers.holdings(kproxy.pid, cgroups)
             after = _call_all(net)
@@ -132,9 +131,3 @@ def _addresses(net: Network) -> dict[tuple[str, int], str]:
     hosts = [(story.HOST, address) for address in (net.host_v4, net.host_v6)]
     pods = [(pod.name, address) for pod in net for address in pod.addresses]
     return {(name, int(address.version)): str(address) for name, address in [*hosts, *pods]}
-
-
-def _free_port() -> int:
-    """A port of the host's loopback that nobody listens on now, for the admin listener."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])

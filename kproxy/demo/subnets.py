@@ -13,7 +13,7 @@ from kproxy.demo.errors import NetworkError
 
 # Private prefixes that next to nobody uses: a /24 and a /64 of them for each network, by its number.
 V4_POOL = IPv4Network("10.221.0.0/16")
-V6_POOL = IPv6Network("fd0b:7c5e:221::/48")
+V6_POOL = IPv6Network("fd0b:221::/32")
 SUBNETS = 256
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -56,9 +55,7 @@ def kproxy(
     folder = tmp_path_factory.mktemp("node")
     rules = folder / "rules.json"
     rules.write_text(json.dumps([policy(direction) for direction in request.param]))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    files = node.write_node(folder, [rules], map(node.endpoint, net), port)
+    files = node.write_node(folder, [rules], map(node.endpoint, net), node.free_port())
     with node.kproxy_run(files):
         yield files
 
