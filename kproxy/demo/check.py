@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from kproxy.demo import story
 from kproxy.demo.result import Row, SceneResult, Seen
@@ -74,6 +75,9 @@ def _run_failures(played: SceneResult) -> Iterator[str]:
     """What must hold of the run as a whole: it spliced, and rows, access log and metrics count alike."""
     if not played.bytes_spliced:
         yield "no byte was spliced"
+    moved, logged_bytes = played.bytes_spliced + played.bytes_tcp, sum(map(_bytes_of, played.access_log))
+    if moved != logged_bytes:
+        yield f"the metrics count {moved} bytes moved, the access log makes it {logged_bytes}"
     rows = Counter(row.judged.verdict for row in played.rows if row.judged.verdict)
     logged = Counter(line["verdict"] for line in played.access_log if line["protocol"] == "http")
     if logged != rows:
@@ -81,6 +85,12 @@ def _run_failures(played: SceneResult) -> Iterator[str]:
     counted = +Counter(played.counted)
     if counted != logged:
         yield f"the metrics count {_counts(counted)} HTTP requests, the access log {_counts(logged)}"
+
+
+def _bytes_of(line: Mapping[str, Any]) -> int:
+    """What one request moved: each byte that is passed on goes once to kproxy and once from it."""
+    legs = 2 if line["verdict"] == "allow" else 1
+    return legs * int(line["bytes_in"] + line["bytes_out"]) if line["protocol"] == "http" else 0
 
 
 def _counts(verdicts: Counter[str]) -> str:

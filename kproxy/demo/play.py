@@ -50,6 +50,7 @@ def _play_scene(scene: story.Scene, net: Network, before: Sequence[Seen], result
         files = node.write_node(Path(folder), [scene.rules], map(node.endpoint, net), node.free_port())
         with node.kproxy_run(files) as kproxy:
             held = leftovers.holdings(kproxy.pid, cgroups)
+            start = node.metrics(files.admin_port)
             after = _call_all(net)
             samples = node.metrics(files.admin_port)
             checkpoint()
@@ -60,8 +61,8 @@ def _play_scene(scene: story.Scene, net: Network, before: Sequence[Seen], result
         title=scene.title,
         policy=scene.rules.read_text(),
         rows=_rows(scene, before, after, log),
-        bytes_spliced=node.total(samples, node.BYTES, path="spliced"),
-        bytes_tcp=node.total(samples, node.BYTES, path="tcp"),
+        bytes_spliced=_moved(start, samples, "spliced"),
+        bytes_tcp=_moved(start, samples, "tcp"),
         counted={
             verdict: node.total(samples, node.REQUESTS, protocol="http", verdict=verdict)
             for verdict in ("allow", "deny", "audit", "error")
@@ -75,6 +76,11 @@ def _play_scene(scene: story.Scene, net: Network, before: Sequence[Seen], result
     if code != 0:
         result.failures.append(f"{scene.name}: kproxy ended with {code}: {kproxy.output().strip()}")
     result.failures += [f"{scene.name}: left behind: {what}" for what in leftovers.left_of(held)]
+
+
+def _moved(start: Sequence[node.Sample], end: Sequence[node.Sample], path: str) -> int:
+    """Bytes that went this path while the calls were made."""
+    return node.total(end, node.BYTES, path=path) - node.total(start, node.BYTES, path=path)
 
 
 def _call_all(net: Network) -> list[Seen]:

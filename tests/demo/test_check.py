@@ -50,11 +50,13 @@ def played(scene: Scene) -> SceneResult:
         title=scene.title,
         policy="{}",
         rows=rows,
-        bytes_spliced=1000,
+        bytes_spliced=sum(360 if verdict == "allow" else 180 for verdict in verdicts) - 10,
         bytes_tcp=10,
         counted={verdict: verdicts.count(verdict) for verdict in ("allow", "deny", "audit")},
         held="",
-        access_log=[{"protocol": "http", "verdict": verdict} for verdict in verdicts],
+        access_log=[
+            {"protocol": "http", "verdict": verdict, "bytes_in": 80, "bytes_out": 100} for verdict in verdicts
+        ],
         metrics={},
     )
 
@@ -106,6 +108,7 @@ def test_the_story_allows_and_denies_and_refuses() -> None:
         (lambda r: with_row(r, 1, judged=Judged()), "is missing in the access log, not allow"),
         (lambda r: with_row(r, 1, judged=Judged("allow", "other")), "was decided by other, not hr/"),
         (lambda r: replace(r, bytes_spliced=0), "no byte was spliced"),
+        (lambda r: replace(r, bytes_tcp=11), "2701 bytes moved, the access log makes it 2700"),
         (lambda r: replace(r, access_log=r.access_log[1:]), "the access log has"),
         (lambda r: replace(r, counted={"allow": 1}), "the metrics count 1 allow"),
     ],

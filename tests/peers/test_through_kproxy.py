@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +22,7 @@ pytestmark = pytest.mark.bpf
 
 LANGUAGES = ("node", "go")
 PORT = 80
+IPPROTO_MPTCP = 262  # include/uapi/linux/in.h; Python names it from 3.14 on
 SIZE = 3_000_017  # beyond any credit that one direction may hold
 HTTP = [
     {"method": "GET", "path": "/(bytes|chunked)/[0-9]+"},
@@ -54,7 +57,8 @@ def kproxy(
     """A node with the policy at one side, the other, or both."""
     folder = tmp_path_factory.mktemp("node")
     rules = folder / "rules.json"
-    rules.write_text(json.dumps([policy(direction) for direction in request.param]))
+    policies = [policy(direction) for direction in request.param]
+    rules.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": policies}))
     files = node.write_node(folder, [rules], map(node.endpoint, net), node.free_port())
     with node.kproxy_run(files):
         yield files
@@ -122,12 +126,48 @@ def test_a_denied_request_leaves_the_connection_usable(
     assert report.connections == 1
 
 
-def test_an_mptcp_listener_is_served_without_splicing(kproxy: NodeFiles, net: Network) -> None:
-    """MPTCP sockets cannot be spliced: everything works all the same, with the right addresses, by TCP."""
+@pytest.fixture
+def mptcp_server(net: Network) -> Iterator[None]:
+    """The Jobs API on an MPTCP listener, as every Go program since 1.24 has one."""
     program = Path(__file__).parent / "python" / "mptcp.py"
     with net["server"].start([sys.executable, str(program), str(PORT)], listening=PORT):
-        calls = [Call("GET", "/jobs/1"), Call("GET", "/applicants/1"), Call("GET", "/jobs/2")]
-        replies = curl(calls, net["server"].v4, PORT, netns=net["client"].netns)
+        yield
+
+
+@pytest.mark.usefixtures("mptcp_server")
+def test_an_mptcp_listener_is_served(kproxy: NodeFiles, net: Network) -> None:
+    """kproxy dials it by plain TCP, as most clients would, and it sees who calls."""
+    calls = [Call("GET", "/jobs/1"), Call("GET", "/applicants/1"), Call("GET", "/jobs/2")]
+    replies = curl(calls, net["server"].v4, PORT, netns=net["client"].netns)
     assert [reply.status for reply in replies] == [200, 403, 200]
     assert [reply.connects for reply in replies] == [1, 0, 0]
     assert json.loads(replies[0].body)["client"]["accept"].rpartition(":")[0] == str(net["client"].v4)
+
+
+@pytest.mark.usefixtures("mptcp_server")
+def test_an_mptcp_client_is_judged_like_any_other(kproxy: NodeFiles, net: Network) -> None:
+    """Its socket cannot be spliced: what comes to it goes by TCP, which is counted, and is no less whole."""
+    by_tcp = node.total(node.metrics(kproxy.admin_port), node.BYTES, path="tcp")
+    with net["client"].inside():
+        client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
+    with client:
+        client.settimeout(10)
+        client.connect((str(net["server"].v4), PORT))
+        assert client.getpeername() == (str(net["server"].v4), PORT)
+        assert ask(client, "/jobs/1").startswith(b"HTTP/1.1 200 ")
+        assert ask(client, "/applicants/1").endswith(b"Access denied\r\n")
+        assert ask(client, "/jobs/2").startswith(b"HTTP/1.1 200 ")
+    assert node.total(node.metrics(kproxy.admin_port), node.BYTES, path="tcp") > by_tcp
+
+
+def ask(client: socket.socket, path: str) -> bytes:
+    """One request on the connection, and its whole answer, which has a Content-Length."""
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: server\r\n\r\n".encode())
+    answer = b""
+    while not (length := re.search(rb"Content-Length: ([0-9]+)\r\n(?:.+\r\n)*\r\n", answer)) or len(
+        answer
+    ) < length.end() + int(length[1]):
+        more = client.recv(65536)
+        assert more, answer
+        answer += more
+    return answer
