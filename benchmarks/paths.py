@@ -17,9 +17,7 @@ from benchmarks.arrangement import ALLOWED, DENIED, ENVOY, HTTP_PORT, RULES, SIN
 from benchmarks.envoy import PORT_OFFSET, bootstrap
 from kproxy.demo import node
 from kproxy.demo.client import Call, curl
-from kproxy.demo.process import ProcessError
-
-_ADMIN_PORT = 19964
+from kproxy.demo.errors import ProcessError
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def kproxy(arrangement: Arrangement) -> Iterator[Target]:
         folder = Path(name)
         rules = folder / "rules.json"
         rules.write_text(json.dumps(_policy()))
-        files = node.write_node(folder, [rules], map(node.endpoint, arrangement.net), _ADMIN_PORT)
+        files = node.write_node(folder, [rules], map(node.endpoint, arrangement.net), node.free_port())
         with node.kproxy_run(files) as process:
             ports = {HTTP_PORT: HTTP_PORT, SINK_PORT: SINK_PORT}
             yield Target(ports, (process.pid,), lambda: _bytes_by_path(files.admin_port))

@@ -26,7 +26,8 @@ from benchmarks.arrangement import (
 )
 from benchmarks.machine import busy_us, kernel_bytes, resident_bytes
 from benchmarks.paths import Target
-from kproxy.demo.process import ProcessError, run
+from kproxy.demo.errors import ProcessError
+from kproxy.demo.process import run
 
 Figures = dict[str, float]
 Measure = Callable[[Arrangement, Target, int, float], Figures]

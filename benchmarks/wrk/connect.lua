@@ -2,4 +2,4 @@
 
 require("benchmarks.wrk.equal")
 
-wrk.headers["Connection"] = "close"
+connection = "Connection: close\r\n"

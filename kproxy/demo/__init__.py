@@ -13,15 +13,11 @@ import json
 import sys
 
 from kproxy.demo.interrupt import Interrupted, noted_interrupts
-from kproxy.demo.network import NetworkError
 from kproxy.demo.play import play
-from kproxy.demo.process import ProcessError
 from kproxy.demo.show import Progress, show
 
 NAME = "kproxy-demo"
-
 FAILED = 1  # something was not as it should be
-UNABLE = 2  # it could not be played at all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,21 +28,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def main(args: argparse.Namespace) -> int:
-    """Play it; exit code 0 if all is as it should be, else 1, 2 if it could not be played.
+def main(arguments: argparse.Namespace) -> int:
+    """Play it; exit code 0 if all is as it should be, else 1.
 
-    After SIGINT, SIGTERM or SIGHUP everything is undone and the code is 128 and the signal's number.
+    Raises KproxyError if it cannot be played at all. After SIGINT, SIGTERM or SIGHUP everything is undone
+    and the code is 128 and the signal's number.
     """
     try:
         with noted_interrupts():
-            result = play(args.name, Progress())
-    except (NetworkError, ProcessError) as error:
-        print(f"kproxy demo: {error}", file=sys.stderr)
-        return UNABLE
+            result = play(arguments.name, Progress())
     except Interrupted as interrupted:
         print(f"kproxy demo: ended by {interrupted}, all undone", file=sys.stderr)
         return interrupted.exit_code
-    if args.json:
+    if arguments.json:
         print(json.dumps({"ok": result.ok, **dataclasses.asdict(result)}, indent=2))
     else:
         show(result, sys.stdout)

@@ -9,7 +9,8 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import NamedTuple
 
-from kproxy.demo.process import ProcessError, run
+from kproxy.demo.errors import ProcessError
+from kproxy.demo.process import run
 
 TIMEOUT_S = 10  # of one request, connecting included
 

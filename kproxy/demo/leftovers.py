@@ -39,7 +39,7 @@ class Holdings:
 def holdings(pid: int, cgroups_before: frozenset[Path]) -> Holdings:
     """What the process holds now; `cgroups_before` are those that were there before it started."""
     made = {path for path in cgroups() - cgroups_before if "kproxy" in path.name}
-    return Holdings(frozenset(_held(pid)), frozenset(made))
+    return Holdings(frozenset(held_by(pid)), frozenset(made))
 
 
 def left_of(held: Holdings) -> list[str]:
@@ -55,11 +55,12 @@ def cgroups() -> frozenset[Path]:
     return frozenset(path for path in root().rglob("*") if path.is_dir())
 
 
-def _held(pid: int) -> Iterator[tuple[str, int]]:
-    for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
+def held_by(pid: int) -> Iterator[tuple[str, int]]:
+    """Kind and id of every BPF object that the process has open; none if it has ended."""
+    for entry in Path(f"/proc/{pid}/fdinfo").glob("*"):
         try:
             text = entry.read_text()
-        except FileNotFoundError:  # closed since it was listed
+        except OSError:  # closed since it was listed
             continue
         yield from ((kind, int(number)) for kind, number in _ID.findall(text))
 

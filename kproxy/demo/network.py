@@ -15,7 +15,6 @@ fail under a running loop, and it forks the calling process for every namespace.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -23,19 +22,18 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from types import TracebackType
 
+from kproxy.demo.errors import NetworkError
 from kproxy.demo.inside import inside, processes_in
 from kproxy.demo.process import COMMAND_TIMEOUT_S, Process, listens, run, running
+from kproxy.demo.subnets import V4_POOL, V6_POOL, reserved, reserved_subnet
+from kproxy.errors import NotPermittedError
 
-# Private prefixes that next to nobody uses: a /24 and a /64 of them for each network, by its number.
-V4_POOL = IPv4Network("10.221.0.0/16")
-V6_POOL = IPv6Network("fd0b:7c5e:221::/48")
-SUBNETS = 256
 NETNS_DIR = Path("/run/netns")  # where iproute2 keeps them
 
 # An interface's name has at most 15 characters (IFNAMSIZ): this, a dot, and three for the pod's number.
@@ -44,10 +42,6 @@ _POD_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # a DNS label, RFC 1123
 _MAX_PODS = 253  # .0 and .255 are taken by IPv4, .1 by the bridge
 # A program may be in a pod only for the moment of opening a socket there; who stays longer lives there.
 _LINGER_S = 0.02
-
-
-class NetworkError(Exception):
-    """The network could not be made; the message says what to do about it."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +101,9 @@ class Network:
         Raises NetworkError for a name that cannot name an interface.
         """
         if not _NAME.fullmatch(name):
-            raise NetworkError(f"network name {name!r}: use up to 11 of a-z, 0-9 and -, a letter first")
+            raise NetworkError(
+                f"{name!r} cannot name a network", "use up to 11 of a-z, 0-9 and -, a letter first"
+            )
         self.name = name
         self._specs = tuple(pods)
         self._subnet = subnet
@@ -142,13 +138,13 @@ class Network:
         _require_root()
         with ExitStack() as undo:
             undo.enter_context(
-                _reserved(f"network/{self.name}", f"network {self.name} is in use by another process")
+                reserved(f"network/{self.name}", f"network {self.name} is in use by another process")
             )
             remove_network(self.name)  # of a run that was killed
             undo.callback(remove_network, self.name)
-            number = undo.enter_context(_subnet(self._subnet))
+            number = undo.enter_context(reserved_subnet(self._subnet))
             self.v4 = IPv4Network((int(V4_POOL[0]) + (number << 8), 24))
-            self.v6 = IPv6Network((int(V6_POOL[0]) + (number << 64), 64))
+            self.v6 = IPv6Network((int(V6_POOL[0]) + (number << 80), 64))
             self._make_bridge()
             for spec in self._specs:
                 self.add(spec)
@@ -175,7 +171,7 @@ class Network:
 
     def _make_bridge(self) -> None:
         if not Path("/proc/sys/net/ipv6/conf").exists():
-            raise NetworkError("IPv6 is off in this kernel: boot without ipv6.disable=1")
+            raise NetworkError("IPv6 is off in this kernel", "boot without ipv6.disable=1")
         # Its own hardware address: without, it takes its lowest port's, which changes as pods come and go.
         hardware = f"02:6b:70:{int(self.v4[0]) >> 8 & 0xFF:02x}:00:01"
         _ip([f"link add {self.name} address {hardware} type bridge mcast_snooping 0"])
@@ -253,44 +249,7 @@ def _links() -> list[str]:
 
 def _require_root() -> None:
     if os.geteuid() != 0:
-        raise NetworkError("making network namespaces needs root: run it with sudo")
-
-
-@contextmanager
-def _reserved(what: str, refusal: str) -> Iterator[None]:
-    """Hold a name machine-wide. An abstract Unix address serves: it dies with its holder, and is no file."""
-    with socket.socket(socket.AF_UNIX) as holder:
-        try:
-            holder.bind(f"\0kproxy/{what}")
-        except OSError as error:
-            raise NetworkError(refusal) from error
-        yield
-
-
-@contextmanager
-def _subnet(wanted: int | None) -> Iterator[int]:
-    """Hold the wanted subnet number, or the lowest that neither a network nor an interface has."""
-    taken = _subnets_on_links()
-    for number in range(SUBNETS) if wanted is None else [wanted]:
-        with ExitStack() as held:
-            try:
-                held.enter_context(_reserved(f"subnet/{number}", f"subnet {number} is in use"))
-            except NetworkError:
-                continue
-            if number not in taken:
-                yield number
-                return
-    raise NetworkError(f"no free /24 of {V4_POOL}: see `ip -4 address` for who has them")
-
-
-def _subnets_on_links() -> frozenset[int]:
-    shown = subprocess.run(["ip", "-json", "-4", "address"], capture_output=True, check=True, text=True)
-    addresses = [
-        IPv4Interface(f"{info['local']}/{info['prefixlen']}")
-        for link in json.loads(shown.stdout)
-        for info in link.get("addr_info", [])
-    ]
-    return frozenset((int(a.ip) >> 8) & 0xFF for a in addresses if a.ip in V4_POOL)
+        raise NotPermittedError("making network namespaces needs root", "run it with sudo")
 
 
 def _ip(lines: Sequence[str], *options: str) -> None:
@@ -304,7 +263,7 @@ def _ip(lines: Sequence[str], *options: str) -> None:
             check=False,
         )
     except FileNotFoundError as error:
-        raise NetworkError("the program ip is missing: apt-get install iproute2") from error
+        raise NetworkError("the program ip is missing", "apt-get install iproute2") from error
     if done.returncode and "-force" not in options:
         failed = re.search(r"Command failed -:(\d+)", done.stderr)
         line = lines[int(failed[1]) - 1] if failed else "; ".join(lines)

@@ -6,6 +6,7 @@ What runs is the real command, `kproxy run --config FILE --detach-on-exit`, in a
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from kproxy.demo.network import Pod
 from kproxy.demo.process import Process, running
 
 BYTES = "kproxy_bytes_total"  # by path: spliced or tcp
+REQUESTS = "kproxy_requests_total"  # by protocol, verdict, and more
 _TIMEOUT_S = 5.0  # of one request to the admin address
 
 
@@ -91,6 +93,12 @@ def kproxy_run(files: NodeFiles, *, env: Mapping[str, str] | None = None) -> Ite
         [*argv, "--detach-on-exit"], ready=lambda _: _is_ready(files.admin_port), env=env
     ) as process:
         yield process
+
+
+def free_port() -> int:
+    """A port of the host's loopback that nobody listens on now, for the admin listener."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def metrics(admin_port: int) -> list[Sample]:

@@ -7,7 +7,6 @@ Every step leaves through context managers, and interrupts take effect between s
 from __future__ import annotations
 
 import json
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -48,9 +47,10 @@ def _play_scene(scene: story.Scene, net: Network, before: Sequence[Seen], result
     """One run of kproxy under the scene's policy; what it found goes into the result."""
     cgroups = leftovers.cgroups()
     with tempfile.TemporaryDirectory(prefix="kproxy-demo-") as folder:
-        files = node.write_node(Path(folder), [scene.rules], map(node.endpoint, net), _free_port())
+        files = node.write_node(Path(folder), [scene.rules], map(node.endpoint, net), node.free_port())
         with node.kproxy_run(files) as kproxy:
             held = leftovers.holdings(kproxy.pid, cgroups)
+            start = node.metrics(files.admin_port)
             after = _call_all(net)
             samples = node.metrics(files.admin_port)
             checkpoint()
@@ -61,17 +61,26 @@ def _play_scene(scene: story.Scene, net: Network, before: Sequence[Seen], result
         title=scene.title,
         policy=scene.rules.read_text(),
         rows=_rows(scene, before, after, log),
-        bytes_spliced=node.total(samples, node.BYTES, path="spliced"),
-        bytes_tcp=node.total(samples, node.BYTES, path="tcp"),
+        bytes_spliced=_moved(start, samples, "spliced"),
+        bytes_tcp=_moved(start, samples, "tcp"),
+        counted={
+            verdict: node.total(samples, node.REQUESTS, protocol="http", verdict=verdict)
+            for verdict in ("allow", "deny", "audit", "error")
+        },
         held=str(held),
         access_log=log,
         metrics={str(sample): sample.value for sample in samples},
     )
     result.scenes.append(played)
-    result.failures += check_scene(scene, played, net)
+    result.failures += check_scene(scene, played, _addresses(net))
     if code != 0:
         result.failures.append(f"{scene.name}: kproxy ended with {code}: {kproxy.output().strip()}")
     result.failures += [f"{scene.name}: left behind: {what}" for what in leftovers.left_of(held)]
+
+
+def _moved(start: Sequence[node.Sample], end: Sequence[node.Sample], path: str) -> int:
+    """Bytes that went this path while the calls were made."""
+    return node.total(end, node.BYTES, path=path) - node.total(start, node.BYTES, path=path)
 
 
 def _call_all(net: Network) -> list[Seen]:
@@ -124,7 +133,7 @@ def _rows(
     return rows
 
 
-def _free_port() -> int:
-    """A port of the host's loopback that nobody listens on now, for the admin listener."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+def _addresses(net: Network) -> dict[tuple[str, int], str]:
+    hosts = [(story.HOST, address) for address in (net.host_v4, net.host_v6)]
+    pods = [(pod.name, address) for pod in net for address in pod.addresses]
+    return {(name, int(address.version)): str(address) for name, address in [*hosts, *pods]}

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from kproxy.demo.errors import ProcessError
 from kproxy.demo.inside import listening_ports
 from kproxy.demo.interrupt import checkpoint
 
@@ -27,10 +28,6 @@ _TAIL_LINES = 15  # of a program's output, in an error
 
 # setpriv (util-linux): the kernel sends SIGTERM when the thread that started the program dies.
 _DIES_WITH_US = ("setpriv", "--pdeathsig", "TERM", "--")
-
-
-class ProcessError(Exception):
-    """A program did not start, did not become ready, or did not end as it should."""
 
 
 class Process:

@@ -45,7 +45,11 @@ class Row:
 
 @dataclass(frozen=True)
 class SceneResult:
-    """One run of kproxy: `metrics` maps each sample, written as Prometheus does, to its value."""
+    """One run of kproxy.
+
+    `counted` are its HTTP requests by verdict, as its metrics count them; `held` tells what it held in the
+    kernel; `metrics` maps each sample, written as Prometheus does, to its value.
+    """
 
     name: str
     title: str
@@ -53,6 +57,7 @@ class SceneResult:
     rows: list[Row]
     bytes_spliced: int
     bytes_tcp: int
+    counted: dict[str, int]
     held: str
     access_log: list[dict[str, Any]]
     metrics: dict[str, float]

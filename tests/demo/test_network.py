@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from kproxy.demo.errors import NetworkError, ProcessError
 from kproxy.demo.inside import inside, listening_ports, processes_in
-from kproxy.demo.network import Network, NetworkError, PodSpec, network_leftovers, remove_network
-from kproxy.demo.process import ProcessError, running
+from kproxy.demo.network import Network, PodSpec, network_leftovers, remove_network
+from kproxy.demo.process import running
 
 pytestmark = pytest.mark.bpf
 
@@ -144,7 +145,7 @@ def test_two_networks_have_different_prefixes(net: Network) -> None:
 @pytest.mark.parametrize("name", ["", "Upper", "a.b", "twelve-chars", "1st", "a b"])
 def test_a_name_that_cannot_name_links_is_refused(name: str) -> None:
     """Interface names are short, and the dot separates a network's name from what belongs to it."""
-    with pytest.raises(NetworkError, match="network name"):
+    with pytest.raises(NetworkError, match="cannot name"):
         Network(name)
 
 

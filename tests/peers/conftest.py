@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import programs
 import pytest
+from programs import Peer
 
 from kproxy.demo.network import Network, PodSpec
-from tests.peers import programs
-from tests.peers.programs import Peer
 
 PORT = 80
 PODS = (

@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from kproxy.demo.errors import ProcessError
 from kproxy.demo.network import Pod
-from kproxy.demo.process import Process, ProcessError
+from kproxy.demo.process import Process
 
 _HERE = Path(__file__).parent
 _PERIOD = 251  # a prime, so that no block of the body looks like its neighbour

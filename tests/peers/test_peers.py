@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 
 import pytest
+from programs import Peer, digest, pattern, plain
 
 from kproxy.demo.client import Call, curl
 from kproxy.demo.network import Network
-from tests.peers.programs import Peer, digest, pattern, plain
 
 pytestmark = pytest.mark.bpf
 
