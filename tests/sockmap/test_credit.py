@@ -152,7 +152,7 @@ def test_one_byte_messages_are_charged_for_their_objects() -> None:
 def test_settling_forgets_no_cost_and_trusts_by_what_was_read(
     looks: list[tuple[list[Step], ...]], by_tcp: int
 ) -> None:
-    """A reader that has read all, by TCP too, is trusted with as much as it read; looks go on soundly from there."""
+    """A reader that has read all, by TCP too, is trusted with as much as it read; looks go on soundly."""
     direction, account = Direction(), Account(1)
     for steps in looks:
         direction.granted = look(direction, account, steps)
