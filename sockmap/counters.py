@@ -10,14 +10,19 @@ from sockmap.syscall import map_lookup, map_update
 
 
 def possible_processors(text: str) -> int:
-    """Return how many processors the kernel may ever have, from ``/sys/devices/system/cpu/possible``.
+    """Return how many values a per-CPU value is, from ``/sys/devices/system/cpu/possible``.
 
-    A per-CPU value is that many values, one after the other.
+    One for each processor that there may ever be, one after the other, with no place for numbers that are left
+    out (kernel/bpf/hashtab.c, for_each_possible_cpu).
 
     >>> possible_processors("0-1"), possible_processors("0"), possible_processors("0-3,8-11")
-    (2, 1, 12)
+    (2, 1, 8)
     """
-    return int(text.replace(",", "-").split("-")[-1]) + 1
+    count = 0
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        count += int(last or first) - int(first) + 1
+    return count
 
 
 class Counters:

@@ -41,10 +41,12 @@ class Account:
         taken: bytes that the reader has certainly read.
         marks: (bytes, messages) sent at former looks, oldest first; the first is at or below ``taken``.
         granted: the cost granted last.
+        by_tcp: bytes that it has read by TCP: they cost nothing here, but show that it reads.
     """
 
     generation: int
     taken: int = 0
+    by_tcp: int = 0
     marks: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
     granted: int = FIRST_GRANT
 
@@ -60,15 +62,18 @@ class Account:
         self.taken = max(self.taken, sent - unread)
         cost = self.taken + MESSAGE_COST * self._messages_taken(messages, unread, ends)
         self._remember(sent, messages)
-        # Who wants to hold much unread must have read as much before.
-        self.granted = max(self.granted, cost + min(BUDGET, max(FIRST_GRANT, cost)))
-        return self.granted
+        return self._grant(cost)
 
-    def settle(self, sent: int, messages: int) -> int:
-        """Account for a reader that has read everything; return the grant."""
-        self.taken = sent
+    def settle(self, sent: int, messages: int, by_tcp: int) -> int:
+        """Account for a reader that has read everything, ``by_tcp`` bytes of it by TCP; return the grant."""
+        self.taken, self.by_tcp = sent, by_tcp
         self.marks = [(sent, messages)]
-        self.granted = sent + MESSAGE_COST * messages + BUDGET
+        return self._grant(sent + MESSAGE_COST * messages)
+
+    def _grant(self, cost: int) -> int:
+        # Who wants to hold much unread must have read as much before.
+        trust = min(BUDGET, max(FIRST_GRANT, cost + self.by_tcp))
+        self.granted = max(self.granted, cost + trust)
         return self.granted
 
     def _messages_taken(self, messages: int, unread: int, ends: Sequence[int]) -> int:

@@ -92,7 +92,7 @@ class Program:
         flags = [f"-D{name}={value}ULL" for name, value in defines.items()]
         self._bcc: Any = bcc
         try:
-            self._bpf: Any = bcc.BPF(text=source(), cflags=[*flags, *_WARNINGS])
+            self._bpf: Any = bcc.BPF(text=source().encode(), cflags=[*flags, *_WARNINGS])
         except Exception as error:  # bcc raises bare Exception for every failure
             raise CompileError(
                 f"the BPF programs do not compile: {error}",
@@ -109,7 +109,7 @@ class Program:
         complaint = io.StringIO()
         try:
             with contextlib.redirect_stderr(complaint):
-                function = self._bpf.load_func(name, program_type, attach_type=attach_type)
+                function = self._bpf.load_func(name.encode(), program_type, attach_type=attach_type)
         except Exception as error:  # as above
             if "Operation not permitted" in str(error):
                 raise NotPermittedError(
@@ -124,7 +124,7 @@ class Program:
 
     def instructions(self, name: str) -> bytes:
         """Return a compiled program's instructions, map references resolved."""
-        return bytes(self._bpf.dump_func(name))
+        return bytes(self._bpf.dump_func(name.encode()))
 
     def map_fd(self, name: str) -> int:
         """Return a map's descriptor (owned by this object)."""
@@ -140,7 +140,7 @@ class Program:
         def record(_context: int, data: int, _size: int) -> None:
             callback(Event.from_address(data))
 
-        self._bpf["events"].open_ring_buffer(record)
+        self._bpf[b"events"].open_ring_buffer(record)
         consume: Callable[[], None] = self._bpf.ring_buffer_consume
         return consume
 

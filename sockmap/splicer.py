@@ -204,7 +204,7 @@ class Splicer:
             return False
         account = self._accounts.setdefault(slot, Account(generation))
         account.generation = generation
-        words[at + _GRANTED] = tagged(generation, account.settle(sent, messages))
+        words[at + _GRANTED] = tagged(generation, account.settle(sent, messages, by_tcp))
         words[at + _REOPEN] = tagged(generation, sent + by_tcp)
         return False
 

@@ -1,0 +1,50 @@
+"""Pods, and a rig on them for each module of kernel tests."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from kernel_rig import Rig
+
+from kproxy.demo.network import Network, NetworkError, PodSpec
+from sockmap.hooks import Hooks
+
+PODS = ("client", "server", "other")
+
+
+@pytest.fixture(scope="session")
+def network() -> Iterator[Network]:
+    """Three pods on a bridge; the first name that no other run of these tests has."""
+    with ExitStack() as undo:
+        for number in itertools.count():
+            try:
+                made = undo.enter_context(Network(f"kt{number}", [PodSpec(name) for name in PODS]))
+                break
+            except NetworkError as error:
+                if "in use" not in str(error):
+                    raise
+        yield made
+
+
+@pytest.fixture(scope="module")
+def module_rig(network: Network) -> Iterator[Rig]:
+    """The programs, attached; `client` and `server` are under policy, `other` and the host are not."""
+    with Hooks(slots=512) as hooks:
+        rig = Rig(network, hooks)
+        try:
+            for name in ("client", "server"):
+                rig.enforce(network[name])
+            yield rig
+        finally:
+            rig.close()
+
+
+@pytest.fixture
+def rig(module_rig: Rig) -> Iterator[Rig]:
+    """The module's rig, as new: everything passes, no socket is open."""
+    module_rig.reset()
+    yield module_rig
+    module_rig.reset()
