@@ -25,8 +25,8 @@ def tables_of(policy: NodePolicy, enforced: Iterable[EnforcedEndpoint]) -> Table
         prefixes=tuple((prefix.network, prefix.identity) for prefix in policy.prefixes),
         defaults={
             endpoint.number: (
-                _ACTIONS[policy.endpoint(*endpoint.name).ingress.default],
-                _ACTIONS[policy.endpoint(*endpoint.name).egress.default],
+                _ACTIONS[policy.endpoint(*endpoint.name).ingress.default.action],
+                _ACTIONS[policy.endpoint(*endpoint.name).egress.default.action],
             )
             for endpoint in endpoints
         },

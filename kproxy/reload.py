@@ -67,4 +67,4 @@ def read(config: Config) -> Wanted:
 
 
 def _problem(found: policy.Problem) -> Problem:
-    return Problem(found.file, found.line, found.pointer, found.message)
+    return Problem(found.file, found.line, found.pointer, found.message, found.mend)

@@ -77,7 +77,7 @@ def _compiled(loaded: policy.Loaded, workloads: list[policy.Workload]) -> Iterat
 
 
 def _ours(problem: policy.Problem) -> Problem:
-    return Problem(problem.file, problem.line, problem.pointer, problem.message)
+    return Problem(problem.file, problem.line, problem.pointer, problem.message, problem.mend)
 
 
 def _plain(problems: Iterable[Problem]) -> list[dict[str, str | int]]:
