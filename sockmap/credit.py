@@ -49,6 +49,26 @@ class Account:
     by_tcp: int = 0
     marks: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
     granted: int = FIRST_GRANT
+    drift: int = 0
+    drift_at: int = 0
+
+    def counts_are_whole(self, counted: int, acknowledged: int) -> bool:
+        """Whether the kernel side's count of a direction's TCP bytes can be trusted from here on.
+
+        The program that counts is not run for the message after one that failed for want of buffer space (EAGAIN),
+        and counts that one whole though only a part was sent (net/ipv4/tcp_bpf.c, tcp_bpf_send_verdict). So a count
+        may be off, and if that was the last message, the next goes uncounted. It may not when everything since was
+        counted exactly: the count is off by as much as at an earlier look, and has moved since.
+
+        Args:
+            counted: what the kernel side counted, read before the looks.
+            acknowledged: what really went by TCP; all of it has been read.
+        """
+        drift = acknowledged - counted
+        if drift == self.drift and (drift == 0 or counted != self.drift_at):
+            return True
+        self.drift, self.drift_at = drift, counted
+        return False
 
     def look(self, sent: int, messages: int, unread: int, ends: Sequence[int]) -> int:
         """Account for one look at the reader's queue and return the grant, which never shrinks.

@@ -27,8 +27,9 @@ _REQUEST = struct.Struct("=BBBBI")  # family, protocol, extensions, pad, states
 _PORTS = struct.Struct("!HH")
 _ANY_COOKIE = b"\xff" * 8
 _MESSAGE_HEADER, _INET_DIAG_MESSAGE = 16, 72
-_RQUEUE = 16 + 56  # idiag_rqueue
-_BYTES_RECEIVED = 128  # tcpi_bytes_received in struct tcp_info
+_RQUEUE, _WQUEUE = 16 + 56, 16 + 60  # idiag_rqueue, idiag_wqueue
+# tcpi_bytes_acked and tcpi_bytes_received in struct tcp_info, include/uapi/linux/tcp.h
+BYTES_ACKED, BYTES_RECEIVED = 120, 128
 _RECEIVE_BYTES = 65536
 
 
@@ -47,6 +48,13 @@ class Progress(NamedTuple):
     received_by_tcp: int
     tcp_unread: int
     unread: int
+
+
+class Sent(NamedTuple):
+    """How far a sender has come: bytes that its peer's TCP has acknowledged, and those that it has not yet."""
+
+    acknowledged: int
+    queued: int
 
 
 class Connection(NamedTuple):
@@ -89,9 +97,18 @@ class SockDiag:
         memory, info = found.get(_EXTENSION_SKMEMINFO), found.get(_EXTENSION_INFO)
         if memory is None or info is None:
             return None
-        received = int.from_bytes(info[_BYTES_RECEIVED : _BYTES_RECEIVED + 8], "little")
+        received = int.from_bytes(info[BYTES_RECEIVED : BYTES_RECEIVED + 8], "little")
         queued = int.from_bytes(reply[_RQUEUE : _RQUEUE + 4], "little")
         return Progress(received, queued, int.from_bytes(memory[:4], "little"))
+
+    def sent(self, name: Name) -> Sent | None:
+        """Return how far a sender has come by TCP; None where it is gone."""
+        reply = self._ask(name, 1 << (_EXTENSION_INFO - 1))
+        info = None if reply is None else _attributes(reply).get(_EXTENSION_INFO)
+        if reply is None or info is None:
+            return None
+        acknowledged = int.from_bytes(info[BYTES_ACKED : BYTES_ACKED + 8], "little")
+        return Sent(acknowledged, int.from_bytes(reply[_WQUEUE : _WQUEUE + 4], "little"))
 
     def connections(self) -> list[Connection]:
         """Return every TCP connection here that can still carry bytes."""

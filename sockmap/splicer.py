@@ -7,13 +7,15 @@ load. A ring-buffer event says which slot asks; a timer retries directions that 
 from __future__ import annotations
 
 import ctypes as ct
+import fcntl
 import mmap
 import socket
+import termios
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from sockmap.credit import FIRST_GRANT, Account, tagged
-from sockmap.diag import Name, Progress, SockDiag
+from sockmap.diag import BYTES_ACKED, BYTES_RECEIVED, Name, Progress, Sent, SockDiag
 from sockmap.layout import NO_SLOT, Event, EventKind, Pair, Role, Slot, SlotMode, SocketState
 from sockmap.syscall import EXIST, map_lookup, map_take, map_update, queue_pop
 
@@ -32,7 +34,6 @@ _MEMINFO_BYTES = 36
 _SO_COOKIE = 57
 _NEVER = (1 << 64) - 1  # no total is ever this
 _TCP_INFO_BYTES = 136  # up to and with tcpi_bytes_received
-_BYTES_RECEIVED = 128
 
 # A direction that went by TCP is looked at again after this long; each look in vain doubles it, because a bulk
 # stream outruns any reader and would be looked at for ever.
@@ -178,9 +179,7 @@ class Splicer:
         unread = self._unread(slot)
         if unread is None:
             return
-        account = self._accounts.get(slot)
-        if account is None or account.generation != generation:
-            account = self._accounts[slot] = Account(generation)
+        account = self._account(slot, generation)
         before = account.granted
         granted = account.look(sent, messages, unread, words[at + _ENDS : at + _ENDS + 16])
         if granted > before:
@@ -192,27 +191,52 @@ class Splicer:
         by_tcp, sent, messages = words[at + _TCP_BYTES], words[at + _BYTES], words[at + _MESSAGES]
         if self.mode(slot, generation) != SlotMode.BY_TCP:
             return True
-        # First: every byte sent by TCP has reached the reader. Then, in a second look: all were read. In one look
-        # the queue could be counted before the last byte came in.
-        reached = self._progress(slot)
-        if reached is None:
-            return self.mode(slot, generation) != SlotMode.BY_TCP
-        if reached.received_by_tcp != by_tcp:
+        acknowledged = self._all_read(slot)
+        if acknowledged is None:
             return False
-        read = self._progress(slot)
-        if read is None or read.tcp_unread or read.unread:
+        account = self._account(slot, generation)
+        if not account.counts_are_whole(by_tcp, acknowledged):
             return False
-        account = self._accounts.setdefault(slot, Account(generation))
-        account.generation = generation
         words[at + _GRANTED] = tagged(generation, account.settle(sent, messages, by_tcp))
         words[at + _REOPEN] = tagged(generation, sent + by_tcp)
         return False
 
+    def _all_read(self, slot: int) -> int | None:
+        """Return how many bytes ever went by TCP, if the reader has read them all by now; else None.
+
+        First: the sender's queue is empty and all that left it has reached the reader. Then, in a second look: all
+        was read. In one look the queue could be counted before the last byte came in.
+        """
+        sent, reached = self._sent(slot), self._progress(slot)
+        if sent is None or reached is None or sent.queued or reached.received_by_tcp != sent.acknowledged:
+            return None
+        read = self._progress(slot)
+        if read is None or read.tcp_unread or read.unread:
+            return None
+        return sent.acknowledged
+
+    def _account(self, slot: int, generation: int) -> Account:
+        account = self._accounts.get(slot)
+        if account is None or account.generation != generation:
+            account = self._accounts[slot] = Account(generation)
+        return account
+
+    def _sent(self, slot: int) -> Sent | None:
+        """How far the sender of a direction has come, by TCP."""
+        own = self._own.get(slot)
+        if own is not None:
+            info = own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+            acknowledged = int.from_bytes(info[BYTES_ACKED : BYTES_ACKED + 8], "little")
+            queued = int.from_bytes(fcntl.ioctl(own, termios.TIOCOUTQ, bytes(4)), "little")
+            return Sent(acknowledged, queued)
+        view = self.snapshot(slot)
+        diag = self.diags(view.netns)
+        return None if diag is None else diag.sent(_name_of(view))
+
     def _reader(self, slot: int) -> tuple[int, Name]:
         reader = self.peer(slot)
         view = self.snapshot(reader)
-        name = Name(bytes(view.local.bytes), view.local_port, bytes(view.remote.bytes), view.remote_port)
-        return view.netns, name
+        return view.netns, _name_of(view)
 
     def _unread(self, slot: int) -> int | None:
         reader = self.peer(slot)
@@ -234,11 +258,15 @@ class Splicer:
         own = self._own.get(reader)
         if own is not None:
             info = own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-            received = int.from_bytes(info[_BYTES_RECEIVED : _BYTES_RECEIVED + 8], "little")
+            received = int.from_bytes(info[BYTES_RECEIVED : BYTES_RECEIVED + 8], "little")
             return Progress(received, 0, _own_memory(own))
         netns, name = self._reader(slot)
         diag = self.diags(netns)
         return None if diag is None else diag.progress(name)
+
+
+def _name_of(view: Slot) -> Name:
+    return Name(bytes(view.local.bytes), view.local_port, bytes(view.remote.bytes), view.remote_port)
 
 
 def _own_memory(own: socket.socket) -> int:
