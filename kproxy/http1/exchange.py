@@ -2,30 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from kproxy.http1.verdict import NoJudgement
 from kproxy.http1.wire import FlowObserver
 from kproxy.judgement import Judgement
 from parsers.http1 import RequestHead, ResponseHead
-
-
-class NoJudgement:
-    """The verdict on nothing: what stands where no request was judged yet."""
-
-    verdict, allowed, rule, reason, path_judged = "deny", False, "", "", False
-    edits: Sequence[object] = ()
-
-
-class AmbiguousPath:
-    """The denial of a request that a rule allows, but whose path the server may read differently."""
-
-    __slots__ = ("rule",)
-    verdict, allowed, reason, path_judged = "deny", False, "ambiguous_path", True
-    edits: Sequence[object] = ()
-
-    def __init__(self, rule: str) -> None:
-        self.rule = rule
-
 
 _NO_HEAD = RequestHead(b"", b"", b"", b"", b"", 0, False)
 

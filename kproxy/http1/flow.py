@@ -20,11 +20,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from kproxy.http1.exchange import AmbiguousPath, Exchange
+from kproxy.http1.exchange import Exchange
 from kproxy.http1.options import HttpOptions
 from kproxy.http1.patience import A_HEAD, Patience
 from kproxy.http1.phase import BUSY, CLOSED, DRAINING, ENDING, IDLE, TUNNEL
-from kproxy.http1.reading import PIPELINE_IS_FULL, SERVER_IS_SLOW, Reading
+from kproxy.http1.reading import ANY_REASON, CLIENT_IS_SLOW, PIPELINE_IS_FULL, SERVER_IS_SLOW, Reading
+from kproxy.http1.verdict import rule_field, unless_ambiguous
 from kproxy.http1.wire import FlowObserver, Wire
 from kproxy.judgement import Judgement
 from parsers.http1 import (
@@ -57,6 +58,7 @@ class Http1Flow:
     __slots__ = (
         "_allowance",
         "_client_ended",
+        "_client_is_slow",
         "_clock",
         "_draining",
         "_exchange",
@@ -91,12 +93,11 @@ class Http1Flow:
         self._reading = Reading(wire)
         self._phase = IDLE
         self._client_ended = False
+        self._client_is_slow = False
         self._server_ended = False
         self._draining = False
         self._allowance = 0  # bytes that may still be dropped while DRAINING or ENDING
         self._patience = Patience(options)
-
-    # From the client ------------------------------------------------------------------------------
 
     def downstream_data(self, data: bytes) -> None:
         """Bytes came from the client."""
@@ -134,8 +135,6 @@ class Http1Flow:
         elif phase is not CLOSED:
             self._close()
 
-    # From the server ------------------------------------------------------------------------------
-
     def upstream_data(self, data: bytes) -> None:
         """Bytes came from the server."""
         self._patience.moved = True
@@ -161,13 +160,19 @@ class Http1Flow:
         elif phase in (IDLE, DRAINING):
             self._end()
 
-    # From the shell -------------------------------------------------------------------------------
-
     def downstream_writable(self, writable: bool) -> None:
-        """Whether the client's side takes more; while it does not, the server is not read."""
+        """Whether the client's side takes more; while it does not, the server is not read.
+
+        Nor is the client between exchanges, or one that is denied for ever and never reads would fill us
+        with answers. Within an exchange it is: it may want to end its request before it reads.
+        """
+        self._client_is_slow = not writable
         if writable:
+            self._reading.release(CLIENT_IS_SLOW)
             self._wire.resume_upstream()
         else:
+            if self._phase in (IDLE, DRAINING):
+                self._reading.hold(CLIENT_IS_SLOW)
             self._wire.pause_upstream()
 
     def upstream_writable(self, writable: bool) -> None:
@@ -202,8 +207,8 @@ class Http1Flow:
         elif self._phase is TUNNEL:
             self._close()
 
-    def lost(self, reason: str) -> None:
-        """A connection was reset or timed out under the flow; the wire is gone."""
+    def lost(self) -> None:
+        """A connection was reset, or the shell has ended the flow: the wire is gone."""
         if self._phase is BUSY:
             self._exchange.tell(self._observer)
         self._phase = CLOSED
@@ -217,8 +222,6 @@ class Http1Flow:
         self._phase = CLOSED
         self._wire.abort("internal_error")
         self._observer.refused("internal_error", repr(error), head, 0)
-
-    # Requests -------------------------------------------------------------------------------------
 
     def _take_requests(self, started: int) -> None:
         """Judge and answer or send on what is there, until one is under way; `started` is the clock."""
@@ -250,7 +253,7 @@ class Http1Flow:
             self._fail(error, head)
             return
         if judgement.path_judged and self._options.refuse_ambiguous_paths:
-            judgement = _unless_ambiguous(head, judgement)
+            judgement = unless_ambiguous(head, judgement)
         if judgement.allowed:
             self._forward(head, judgement, started)
         else:
@@ -263,6 +266,7 @@ class Http1Flow:
         self._responses.answers_head = head.method == b"HEAD"
         self._phase = BUSY
         self._patience.since = 0
+        self._reading.release(CLIENT_IS_SLOW)
         self._wire.send_upstream(data)
         exchange.sent_ns = sent = self._clock()
         exchange.proxy_ns = sent - started
@@ -296,14 +300,14 @@ class Http1Flow:
         self._wire.abort(error.reason)
         self._observer.refused(error.reason, error.detail, head, 0)
 
-    # Answers of our own ---------------------------------------------------------------------------
-
     def _deny(self, head: RequestHead, judgement: Judgement, started: int) -> None:
         data = self._requests.take()
         keep_alive = head.keep_alive and not self._draining and self._can_drop_body(head, len(data))
-        field = self._rule_field(judgement)
         reply = replies.denied(
-            keep_alive=keep_alive, http11=head.http11, to_head=head.method == b"HEAD", field=field
+            keep_alive=keep_alive,
+            http11=head.http11,
+            to_head=head.method == b"HEAD",
+            field=rule_field(self._options.rule_header, judgement),
         )
         self._wire.send_downstream(reply)
         proxy_ns = self._clock() - started
@@ -335,21 +339,12 @@ class Http1Flow:
         elif self._allowance < 0:
             self._end()
 
-    def _rule_field(self, judgement: Judgement) -> bytes:
-        name = self._options.rule_header
-        if not name or not judgement.rule:
-            return b""
-        printable = "".join(c if " " <= c <= "~" else "?" for c in judgement.rule)
-        return b"%b: %b\r\n" % (name, printable.encode("ascii"))
-
     def _refuse(self, error: ParseError) -> None:
         """Answer a request that is not read with certainty, of which nothing was sent on, and end."""
         self._wire.send_downstream(replies.refused(error.status, error.reason))
         head = error.facts if isinstance(error.facts, RequestHead) else None
         self._observer.refused(error.reason, error.detail, head, error.status)
         self._end()
-
-    # Responses ------------------------------------------------------------------------------------
 
     def _take_responses(self) -> None:
         """Send on what came of the responses to the request under way, interim ones included."""
@@ -406,6 +401,8 @@ class Http1Flow:
                 self._take_requests(now)
             elif self._client_ended:
                 self._close()
+            elif self._client_is_slow:
+                self._reading.hold(CLIENT_IS_SLOW)
         else:
             self._end()
 
@@ -435,8 +432,6 @@ class Http1Flow:
             self._exchange.tell(self._observer)
         self._observer.refused("unsolicited_response", f"{data[:60]!r}", None, 0)
         self._end()
-
-    # Ends -----------------------------------------------------------------------------------------
 
     def _client_done(self) -> None:
         """The client ended its side while no request is under way."""
@@ -476,7 +471,7 @@ class Http1Flow:
         if self._client_ended:
             self._close()
         else:
-            self._reading.release(SERVER_IS_SLOW | PIPELINE_IS_FULL)
+            self._reading.release(ANY_REASON)
 
     def _close(self) -> None:
         self._phase = CLOSED
@@ -492,10 +487,3 @@ class Http1Flow:
             self._exchange.tell(self._observer)
         self._phase = CLOSED
         self._wire.abort(reason)
-
-
-def _unless_ambiguous(head: RequestHead, judgement: Judgement) -> Judgement:
-    """The judgement, or a denial where it would let through a path that servers read differently."""
-    if judgement.verdict == "allow" and head.path_ambiguity is not None:
-        return AmbiguousPath(judgement.rule)
-    return judgement

@@ -1,4 +1,4 @@
-"""When the client is read: not while the server takes no more, nor while pipelined requests fill their room."""
+"""When the client is read: not while somebody is slow, nor while pipelined requests fill their room."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from kproxy.http1.wire import Wire
 
 SERVER_IS_SLOW: Final = 1
 PIPELINE_IS_FULL: Final = 2
+CLIENT_IS_SLOW: Final = 4
+ANY_REASON: Final = SERVER_IS_SLOW | PIPELINE_IS_FULL | CLIENT_IS_SLOW
 
 
 class Reading:

@@ -35,15 +35,17 @@ def bare_line_break(data: bytes, start: int, end: int, final: bool) -> int:
 def head_end(data: bytes, start: int, searched: int, limits: Limits) -> int:
     """The offset after the empty line of the head at `start`, or INCOMPLETE.
 
-    `searched` is an offset before which no empty line begins. Raises ParseError tls, bare_line_break,
-    limit_request_line or limit_head, whichever byte comes first.
+    `searched` is an offset up to which an earlier call found neither an end nor a fault. Raises ParseError
+    tls, bare_line_break, limit_request_line or limit_head, whichever byte comes first.
     """
     if data.startswith(_TLS_HANDSHAKE, start):
         raise refusal("tls", data[start : start + 16])
     allowed = start + limits.max_head
-    found = data.find(END, max(start, searched), allowed)
+    # Not to begin between a CR and its LF.
+    begin = max(start, searched - 1 if data.startswith(b"\n", searched) else searched)
+    found = data.find(END, begin, allowed)
     stop = found + len(END) if found >= 0 else min(len(data), allowed)
-    bare = bare_line_break(data, start, stop, final=found >= 0)
+    bare = bare_line_break(data, begin, stop, final=found >= 0)
     _check_first_line(data, start, stop, bare, limits)
     if bare >= 0:
         raise refusal("bare_line_break", data[max(start, bare - 20) : bare + 20])

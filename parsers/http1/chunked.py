@@ -71,6 +71,8 @@ class ChunkedScanner:
         """
         while not self.complete:
             before = at
+            if not self._remaining and not self._waits_for_crlf:
+                at = _pass_whole_chunks(data, at)
             if self._remaining:
                 at = self._pass_data(data, at)
             elif self._waits_for_crlf:
@@ -150,6 +152,21 @@ class ChunkedScanner:
             raise refusal("trailer", data[whole:end])
         if len(data) >= stop:
             raise refusal("limit_trailers", data[start:stop])
+
+
+def _pass_whole_chunks(data: bytes, at: int) -> int:
+    """Pass every chunk from `at` on that has a plain size line and is there to its last CRLF.
+
+    Nothing else is judged here: small chunks come by the thousand, and each step of the state machine costs.
+    """
+    match = _plain_size_re.match(data, at)
+    while match is not None:
+        end = match.end() + int(match[1], 16)
+        if end == match.end() or not data.startswith(b"\r\n", end):
+            break
+        at = end + 2
+        match = _plain_size_re.match(data, at)
+    return at
 
 
 def _check_trailers(section: bytes, limits: Limits) -> None:

@@ -17,6 +17,9 @@ from parsers.http1.reasons import refusal
 FRAMING_NAMES: Final = frozenset((b"content-length", b"transfer-encoding"))
 _LOOK_ALIKE: Final = bytes(c if chr(c).isalnum() and c < 128 else ord("-") for c in range(256))
 
+# Connection and Upgrade lists have a few members; 32 KiB of commas would cost milliseconds to look at.
+MAX_LIST: Final = 32
+
 # Fields that may be named in Connection because they concern one hop only (RFC 9110 section 7.6.1).
 _ONE_HOP: Final = frozenset((b"keep-alive", b"te", b"upgrade", b"proxy-connection", b"close"))
 # An intermediary behind us drops what Connection names: these would change framing or routing.
@@ -29,7 +32,12 @@ def values_of(fields: Fields, name: bytes) -> list[bytes]:
 
 
 def list_of(values: Sequence[bytes]) -> list[bytes]:
-    """The members of a comma-separated list field in lower case (RFC 9110 section 5.6.1), empty ones dropped."""
+    """The members of a comma-separated list field in lower case (RFC 9110 section 5.6.1), empty ones dropped.
+
+    Raises ParseError limit_list.
+    """
+    if sum(value.count(b",") for value in values) >= MAX_LIST:
+        raise refusal("limit_list", values[0])
     members = (part.strip(b" \t") for value in values for part in value.lower().split(b","))
     return [member for member in members if member]
 
@@ -80,10 +88,11 @@ def _chunked(values: Sequence[bytes], http11: bool) -> int:
 def connection_options(fields: Fields) -> list[bytes]:
     """The options of Connection, lower case; refuses those that would take a field from the message."""
     options = list_of(values_of(fields, b"connection"))
+    present = {name for name, _ in fields}
     for option in options:
         if not token_re.fullmatch(option) or option in _NEVER_NAMED:
             raise refusal("connection_option", option)
-        if option not in _ONE_HOP and values_of(fields, option):
+        if option not in _ONE_HOP and option in present:
             raise refusal("connection_option", option)
     return options
 

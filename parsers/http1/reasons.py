@@ -64,10 +64,11 @@ REASONS: Final[dict[str, tuple[int, str]]] = {
     "limit_request_line": (_URI, "a request line over the limit"),
     "limit_head": (_LARGE, "a head over the limit"),
     "limit_fields": (_LARGE, "more fields than the limit"),
+    "limit_list": (_LARGE, "a Connection or Upgrade of more than 32 members"),
     "limit_chunk_framing": (_BAD, "chunk framing over the limit"),
+    "limit_trailers": (_LARGE, "a trailer section over the limit"),
     # ends
     "truncated": (_BAD, "the connection ended within a request"),
-    "limit_trailers": (_LARGE, "a trailer section over the limit"),
 }
 
 

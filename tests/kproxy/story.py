@@ -220,7 +220,7 @@ class Story:
         elif rest == "EOF":
             (flow.downstream_eof if word == "client" else flow.upstream_eof)()
         elif rest == "reset":
-            flow.lost(f"{word}_reset")
+            flow.lost()
         elif rest in ("slow", "fast"):
             (flow.downstream_writable if word == "client" else flow.upstream_writable)(rest == "fast")
         else:

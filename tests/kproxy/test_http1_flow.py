@@ -584,13 +584,41 @@ STORIES = {
         client  ata
         >server ata
     """,
-    "a slow client stops the server being read": """
+    "a slow client stops the server being read, but may send on its request": """
+        client  {post}da
+        >server {post}da
+        client  slow
+        pause   server
+        client  ta
+        >server ta
+        client  fast
+        resume  server
+    """,
+    "a client that reads no answers is not read between exchanges": """
+        client  {get}
+        >server {get}
+        server  {ok}
+        >client {ok}
+        log     allow 200 /jobs/1
+        client  slow
+        pause   client
+        pause   server
+        client  fast
+        resume  client
+        resume  server
+    """,
+    "nor once the exchange in which it became slow is over": """
         client  {get}
         >server {get}
         client  slow
         pause   server
-        client  fast
-        resume  server
+        server  {ok}
+        >client {ok}
+        log     allow 200 /jobs/1
+        pause   client
+        client  {get2}
+        resume  client
+        >server {get2}
     """,
     "a client that pipelines for ever is not read past a bound": """
         client  {get}{many}
