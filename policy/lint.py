@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, combinations, product
+from typing import Any
 
 from policy import labels
 from policy.anatomy import tokens
@@ -109,31 +110,44 @@ def _bare_dot(source: bytes) -> bool:
     )
 
 
+Conditions = tuple[Any, Any, Any, frozenset[Any]]
+"""Method, host, path (None: any), and the tests of headers and query parameters."""
+
+# A rule tests few headers; each more doubles the look-ups of what could cover it.
+_MOST_TESTS = 6
+
+
 def _shadowed_requests(port: PortRule) -> Iterator[Problem]:
-    """Rules of one list that allow nothing that another of them does not."""
-    rules = port.http or ()
-    for at, rule in enumerate(rules):
-        for other_at, other in enumerate(rules):
-            equal = covers(rule, other)
-            if at != other_at and covers(other, rule) and not (equal and at < other_at):
-                yield rule.place.problem(f"decides nothing: {other.name} matches all that it does")
-                break
+    """Rules of one list that match nothing that another of them does not, found by look-up: lists are long."""
+    plain = [(at, rule) for at, rule in enumerate(port.http or ()) if not rule.header_matches]
+    first: dict[Conditions, int] = {}
+    for at, rule in plain:
+        first.setdefault(_conditions(rule), at)
+    for at, rule in plain:
+        wider = (first.get(wide, at) for wide in _wider(_conditions(rule)))
+        other = next((found for found in wider if found != at), None)
+        if other is not None and port.http:
+            yield rule.place.problem(f"decides nothing: {port.http[other].name} matches all that it does")
 
 
-def covers(wide: HttpRule, narrow: HttpRule) -> bool:
-    """Whether every request that one rule matches, the other does; false where that is not certain."""
-    if wide.header_matches or narrow.header_matches:
-        return False
-    everywhere = wide.path is not None and wide.path.text in (".*", "/.*")
-    return (
-        wide.method in (None, narrow.method)
-        and wide.host in (None, narrow.host)
-        and (everywhere or wide.path in (None, narrow.path))
-        and wide.path_exact in (None, narrow.path_exact)
-        and wide.path_prefix in (None, narrow.path_prefix)
-        and set(wide.headers) <= set(narrow.headers)
-        and set(wide.query) <= set(narrow.query)
-    )
+def _conditions(rule: HttpRule) -> Conditions:
+    everywhere = rule.path is not None and rule.path.text in (".*", "/.*")
+    path = None if everywhere else rule.path or rule.path_exact or _prefix_key(rule)
+    return rule.method, rule.host, path, frozenset((*rule.headers, *rule.query))
+
+
+def _prefix_key(rule: HttpRule) -> tuple[str, bytes] | None:
+    return None if not rule.path_prefix else ("prefix", rule.path_prefix)
+
+
+def _wider(own: Conditions) -> Iterator[Conditions]:
+    """All conditions that are these, or leave some of them out."""
+    method, host, path, tests = own
+    kept = [frozenset(some) for n in range(len(tests) + 1) for some in combinations(tests, n)]
+    if len(tests) > _MOST_TESTS:
+        kept = [frozenset(), tests]
+    for parts in product({method, None}, {host, None}, {path, None}):
+        yield from ((*parts, some) for some in kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +186,13 @@ def _clauses(direction: Direction) -> Iterator[_Clause]:
             yield from (_Clause(rule, port, deny) for port in rule.ports or (None,))
 
 
+# Every rule of an endpoint is compared with this many others, so that ten thousand take a second, not minutes.
+_MOST_COMPARED = 200
+
+
 def _widened(clauses: Sequence[_Clause]) -> Iterator[Problem]:
     """Requests that are not judged, as another rule allows the port to the same peers whatever is sent."""
-    opening = [one for one in clauses if not one.deny and not one.judges]
+    opening = [one for one in clauses if not one.deny and not one.judges][:_MOST_COMPARED]
     for judged in clauses:
         if judged.judges and not judged.deny and judged.port is not None:
             wide = next((one for one in opening if _meets(one, judged)), None)
@@ -185,7 +203,7 @@ def _widened(clauses: Sequence[_Clause]) -> Iterator[Problem]:
 
 def _denied_whole(clauses: Sequence[_Clause]) -> Iterator[Problem]:
     """Allow rules of which a deny rule leaves nothing."""
-    denials = [one for one in clauses if one.deny and not one.judges]
+    denials = [one for one in clauses if one.deny and not one.judges][:_MOST_COMPARED]
     for allowed in clauses:
         if not allowed.deny:
             wide = next((one for one in denials if _contains(one, allowed)), None)

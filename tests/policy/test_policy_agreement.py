@@ -33,7 +33,7 @@ def answer(revision: policy.NodePolicy, connection: Connection, request: Request
     return "audit" if verdict.audit else "allow"
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
 @given(documents, worlds, st.integers(0, 2**32))
 def test_compiled_and_slow_matcher_agree(written: list[Any], world: World, seed: int) -> None:
     """Hundreds of policies, thirty requests each: one verdict, from L3 to L7."""
