@@ -70,7 +70,7 @@ def write_node(
     config, access_log = folder / "config.json", folder / "access.jsonl"
     content = {
         "node": "demo",
-        "rules": [str(path) for path in rules],
+        "rules": [str(path.absolute()) for path in rules],
         "endpoints": "endpoints.json",
         "failMode": "closed",
         "admin": f"127.0.0.1:{admin_port}",

@@ -7,9 +7,10 @@ Every step leaves through context managers, and interrupts take effect between s
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,8 @@ def play(name: str, tell: Tell) -> Result:
 def _play_scene(scene: story.Scene, net: Network, before: Sequence[Seen], result: Result) -> None:
     """One run of kproxy under the scene's policy; what it found goes into the result."""
     cgroups = leftovers.cgroups()
-    with tempfile.TemporaryDirectory(prefix="kproxy-demo-") as folder:
-        files = node.write_node(Path(folder), [scene.rules], map(node.endpoint, net), node.free_port())
+    with run_folder(net.name) as folder:
+        files = node.write_node(folder, [scene.rules], map(node.endpoint, net), node.free_port())
         with node.kproxy_run(files) as kproxy:
             held = leftovers.holdings(kproxy.pid, cgroups)
             start = node.metrics(files.admin_port)
@@ -76,6 +77,21 @@ def _play_scene(scene: story.Scene, net: Network, before: Sequence[Seen], result
     if code != 0:
         result.failures.append(f"{scene.name}: kproxy ended with {code}: {kproxy.output().strip()}")
     result.failures += [f"{scene.name}: left behind: {what}" for what in leftovers.left_of(held)]
+
+
+@contextmanager
+def run_folder(name: str) -> Iterator[Path]:
+    """A folder for one run's files, empty at first; it bears the network's name, so that a killed run's is found.
+
+    In /run, where only root makes files: a name that can be known beforehand is no good in /tmp.
+    """
+    folder = Path("/run", name)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 def _moved(start: Sequence[node.Sample], end: Sequence[node.Sample], path: str) -> int:

@@ -7,67 +7,70 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from kproxy.demo.leftovers import SETTLE_S, held_by
+from kproxy.demo.leftovers import Holdings, held_by, left_of
 from kproxy.demo.network import Network, network_leftovers
-from kproxy.demo.process import run
+from kproxy.demo.process import READY_TIMEOUT_S, run
 
 pytestmark = pytest.mark.bpf
 
 NAME = "kp-t-demo"
 KPROXY = str(Path(sys.executable).with_name("kproxy"))
+MOMENTS = ("at once", "soon", "once kproxy has hooks")
+FOLDER = Path("/run", NAME)
 STEPS = ("pods jobs-api", "before:", "then: ingress", "then: egress")
 
 
 @pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The demo's temporary files go here, so that what it forgets is seen."""
+def _nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """After every test: no link, namespace, process or file of the demo's."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left(temporary: Path) -> Iterator[None]:
-    """After every test: no link, namespace, program in the kernel, process or file of the demo's."""
     yield
     assert network_leftovers(NAME) == []
-    assert list(temporary.iterdir()) == []
-    assert processes() == []
-    deadline = time.monotonic() + SETTLE_S
-    while (left := orphans()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert left == set()
+    assert list(tmp_path.iterdir()) == []
+    assert not FOLDER.exists()
+    assert processes() == {}
 
 
-def orphans() -> set[int]:
-    """kproxy's programs that the kernel keeps although no process holds them: attached or pinned for good."""
-    programs = {
-        item["id"]
-        for item in json.loads(run(["bpftool", "-j", "prog"]).stdout)
-        if item.get("name", "").startswith("kproxy_")
-    }
-    pids = [int(proc.name) for proc in Path("/proc").glob("[0-9]*")]
-    return programs - {number for pid in pids for kind, number in held_by(pid) if kind == "prog"}
-
-
-def processes() -> list[str]:
-    """Command lines of processes that this demo started: they name its network or its files."""
-    found = []
-    for proc in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = proc.read_bytes().decode(errors="replace").replace("\0", " ")
-        except OSError:
-            continue
-        if NAME in words or "kproxy-demo-" in words:
-            found.append(words)
+def processes() -> dict[int, str]:
+    """Processes that this demo started, by pid: their command lines name its network or its folder."""
+    found = {}
+    for proc in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (proc / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+            if NAME in words and proc.name != str(os.getpid()):
+                found[int(proc.name)] = words
     return found
+
+
+def held_now() -> Holdings:
+    """What this demo's kproxy, if there is one now, holds in the kernel."""
+    return Holdings(frozenset(held for pid in processes() for held in held_by(pid)), frozenset())
+
+
+def once_hooked() -> Holdings:
+    """Wait until kproxy has something in the kernel, and tell what."""
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while not (held := held_now()).bpf:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return held
+
+
+@contextmanager
+def demo_at(step: str) -> Iterator[subprocess.Popen[str]]:
+    """A demo that has begun the step of this name."""
+    command = [KPROXY, "demo", "--name", NAME]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as demo:
+        assert demo.stderr is not None
+        assert any(step in line for line in demo.stderr)
+        yield demo
 
 
 def test_the_story_is_told_to_its_end() -> None:
@@ -95,32 +98,30 @@ def test_people_get_tables() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("later_ms", [0, 150])
-def test_interrupted_anywhere_it_undoes_everything(step: str, number: signal.Signals, later_ms: int) -> None:
-    """At each step, at once and a little into it, and pressed twice: all is undone, and the exit code says it."""
-    with subprocess.Popen(
-        [KPROXY, "demo", "--name", NAME], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    ) as demo:
-        assert demo.stderr is not None
-        told = next(line for line in demo.stderr if step in line)
-        time.sleep(later_ms / 1000)
+@pytest.mark.parametrize("when", [lambda: None, lambda: time.sleep(0.1), once_hooked], ids=MOMENTS)
+def test_interrupted_anywhere_it_undoes_everything(
+    step: str, number: signal.Signals, when: Callable[[], object]
+) -> None:
+    """At each step, at once and further into it, and pressed twice: all is undone, and the exit code says it."""
+    with demo_at(step) as demo:
+        when()
+        held = held_now()
         demo.send_signal(number)
         demo.send_signal(number)
-        rest = demo.stderr.read()
-    assert demo.returncode == 128 + number, told + rest
+        rest = demo.stderr.read() if demo.stderr else ""
+    assert demo.returncode == 128 + number, rest
     assert f"ended by {number.name}" in rest
+    assert left_of(held) == []
 
 
 def test_a_killed_demo_is_no_obstacle_to_the_next() -> None:
-    """SIGKILL cannot be undone by the killed: kproxy ends on its own, and the next run removes the network."""
-    with subprocess.Popen(
-        [KPROXY, "demo", "--name", NAME], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    ) as demo:
-        assert demo.stderr is not None
-        next(line for line in demo.stderr if STEPS[-1] in line)
+    """SIGKILL cannot be undone by the killed: kproxy ends on its own, and the next run removes the rest."""
+    with demo_at(STEPS[-1]) as demo:
+        held = once_hooked()
         demo.kill()
     done = run([KPROXY, "demo", "--name", NAME], timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert left_of(held) == []
 
 
 def test_two_demos_of_one_name_are_refused() -> None:
