@@ -127,6 +127,12 @@ class Service:
         try:
             self._follow_endpoints()
             self._ready = True
+            for name in self._hooks.other_agents():
+                _log.warning(
+                    "another agent uses sockops",
+                    program=name,
+                    mend="sockets that it puts into a sockmap are not spliced; bpftool cgroup tree shows it",
+                )
             if not self._config.detach_on_exit:
                 _log.warning(
                     "enforcement ends with this process",
@@ -238,12 +244,12 @@ class Service:
         self._follow_endpoints()
 
     def _compile(self) -> NodePolicy:
-        self._revision += 1
-        return self._wanted.compile(self._config, self._directory.host_addresses, self._revision)
+        return self._wanted.compile(self._config, self._directory.host_addresses, self._revision + 1)
 
     def _put_in_force(self) -> None:
         """Kernel and user space change in one step of the event loop: no request sees half of it."""
         self._policy = self._compile()
+        self._revision = self._policy.revision
         self._hooks.policy.apply(tables_of(self._policy, self._directory))
         withdrawn = self._carrier.policy_changed(self._policy)
         self._sweeps = SWEEPS

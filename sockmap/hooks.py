@@ -21,6 +21,7 @@ from sockmap.errors import AttachError, NotPermittedError, SockmapError
 from sockmap.features import Feature, probe_splice
 from sockmap.layout import Event, Slot
 from sockmap.netns import NetworkNamespace
+from sockmap.others import programs_at
 from sockmap.program import Program, with_endpoint
 from sockmap.sockets import SocketMarks
 from sockmap.splicer import Splicer
@@ -98,6 +99,11 @@ class Hooks:
         Raises:
             AttachError: another sk_lookup program excludes it, or the kernel refuses.
         """
+        if "kproxy_lookup" in programs_at(namespace.fd, _ATTACH_SK_LOOKUP):
+            raise AttachError(
+                f"another kproxy enforces {namespace.path}",
+                "stop it, or take the endpoint out of one of the two endpoints files",
+            )
         code = with_endpoint(self._program.instructions("kproxy_lookup"), endpoint)
         try:
             program = program_load(_SK_LOOKUP, _ATTACH_SK_LOOKUP, code, "kproxy_lookup")
@@ -153,6 +159,22 @@ class Hooks:
         ):
             # To a map of our own: it goes with the map.
             program_attach(sockhash, self._program.load(name, kind, attach), attach)
+
+    def other_agents(self) -> list[str]:
+        """Return the names of sockops programs of others at the cgroup root.
+
+        Their agents may put sockets into maps of their own; a socket can be in one such map only, so those are not
+        spliced (they are counted as not_in_sockhash).
+        """
+        target = os.open(cgroup.root(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return [
+                name or "unnamed"
+                for name in programs_at(target, _ATTACH_SOCK_OPS)
+                if name != "kproxy_sockops"
+            ]
+        finally:
+            os.close(target)
 
     def _attach_cgroup(self, undo: contextlib.ExitStack) -> None:
         target = os.open(cgroup.root(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

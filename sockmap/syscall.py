@@ -16,6 +16,7 @@ _CLONE_NEWNET = 0x40000000
 
 _MAP_LOOKUP_ELEM, _MAP_UPDATE_ELEM, _MAP_DELETE_ELEM = 1, 2, 3
 _MAP_LOOKUP_AND_DELETE_ELEM = 21
+_PROG_GET_FD_BY_ID, _OBJ_GET_INFO_BY_FD, _PROG_QUERY = 13, 15, 16
 _PROG_LOAD, _PROG_ATTACH, _PROG_DETACH, _LINK_CREATE = 5, 8, 9, 28
 
 ANY, NO_EXIST, EXIST = 0, 1, 2
@@ -135,6 +136,30 @@ def program_attach(target_fd: int, program_fd: int, attach_type: int, flags: int
 def program_detach(target_fd: int, program_fd: int, attach_type: int) -> None:
     """BPF_PROG_DETACH. Raises OSError: ENOENT where it is not attached."""
     _bpf(_PROG_DETACH, struct.pack("=IIII", target_fd, program_fd, attach_type, 0))
+
+
+def attached_programs(target_fd: int, attach_type: int, ids: ct.Array[ct.c_uint32]) -> int:
+    """BPF_PROG_QUERY: fill ``ids`` with what is attached to a cgroup or namespace; return how many there are.
+
+    Raises OSError: ENOSPC there are more than fit.
+    """
+    attributes = ct.create_string_buffer(
+        struct.pack("=IIIIQI28x", target_fd, attach_type, 0, 0, ct.addressof(ids), len(ids)), 56
+    )
+    _bpf(_PROG_QUERY, attributes)
+    return int.from_bytes(attributes.raw[24:28], "little")
+
+
+def program_by_id(program: int) -> int:
+    """BPF_PROG_GET_FD_BY_ID. Raises OSError: ENOENT it is gone."""
+    return _bpf(_PROG_GET_FD_BY_ID, struct.pack("=III", program, 0, 0))
+
+
+def program_info(fd: int, size: int) -> bytes:
+    """BPF_OBJ_GET_INFO_BY_FD: the first ``size`` bytes of struct bpf_prog_info."""
+    info = ct.create_string_buffer(size)
+    _bpf(_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, size, ct.addressof(info)))
+    return info.raw
 
 
 def link_create(program_fd: int, target_fd: int, attach_type: int) -> int:
