@@ -32,6 +32,7 @@ from kproxy.metrics import Metrics
 from kproxy.neighbours import Neighbours
 from kproxy.observer import Observer, Side
 from kproxy.parties import EndpointName
+from kproxy.process import raise_descriptor_limit
 from kproxy.reload import Wanted
 from kproxy.stale import reset_stale
 from kproxy.state import EndpointStatus, FeatureStatus, ReloadStatus, Status
@@ -63,6 +64,7 @@ def run(config: Config) -> int:
     # From here on changes are noticed: none that comes while the files are read is missed.
     watch = Watch((*config.rules, config.endpoints))
     wanted = reload.read(config)
+    raise_descriptor_limit(config.limits.connections)
     with contextlib.ExitStack() as undo:
         hooks = undo.enter_context(Hooks())
         neighbours = Neighbours(hooks.sockets)
