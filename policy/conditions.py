@@ -20,11 +20,19 @@ Condition = Callable[[Request], Any]
 Headers = Sequence[tuple[bytes, bytes]]
 
 
+# The functions below are made once for each pattern: ten thousand rules that ask the same question then run
+# the same function, which stays in the processor's cache.
+_shared = lru_cache(maxsize=65536)
+
+
 def of_method(rule: HttpRule) -> Condition | None:
     """The method matches."""
-    if rule.method is None:
-        return None
-    matches = rule.method.matcher()
+    return None if rule.method is None else _method(rule.method)
+
+
+@_shared
+def _method(pattern: Pattern) -> Condition:
+    matches = pattern.matcher()
     return lambda request: matches(request.method)
 
 
@@ -34,11 +42,16 @@ def of_host(rule: HttpRule, *, suffix_known: bool = False) -> Condition | None:
         return None
     if suffix_known and rule.host.suffix and not rule.host.head:
         return _host_before(rule.host.middle_matcher(), -len(rule.host.suffix))
-    matches = rule.host.matcher()
+    return _host(rule.host)
+
+
+@_shared
+def _host(pattern: Pattern) -> Condition:
+    matches = pattern.matcher()
     return lambda request: matches(request.host)
 
 
-@lru_cache(maxsize=65536)
+@_shared
 def _host_before(middle: Callable[[bytes], Any], end: int) -> Condition:
     return lambda request: middle(request.host[:end])
 
@@ -49,7 +62,9 @@ def of_path(rule: HttpRule, *, head_known: bool = False) -> Condition | None:
     `head_known`: the path is known to begin with the pattern's head.
     """
     if rule.path is not None:
-        return _path_pattern(rule.path, head_known=head_known)
+        if head_known and rule.path.head:
+            return _path_from(rule.path.rest_matcher(), len(rule.path.head))
+        return _path(rule.path)
     if rule.path_exact is not None:
         exact = rule.path_exact
         return lambda request: request.path.partition(b"?")[0] == exact
@@ -58,14 +73,18 @@ def of_path(rule: HttpRule, *, head_known: bool = False) -> Condition | None:
     return None
 
 
-def _path_pattern(pattern: Pattern, *, head_known: bool) -> Condition:
+@_shared
+def _path_from(rest: Callable[[bytes], Any], after: int) -> Condition:
+    return lambda request: rest(request.path[after:])
+
+
+@_shared
+def _path(pattern: Pattern) -> Condition:
     head, after = pattern.head, len(pattern.head)
     if not head:
         matches = pattern.matcher()
         return lambda request: matches(request.path)
     rest = pattern.rest_matcher()
-    if head_known:
-        return _path_from(rest, after)
 
     def path(request: Request) -> Any:
         value = request.path
@@ -74,10 +93,10 @@ def _path_pattern(pattern: Pattern, *, head_known: bool) -> Condition:
     return path
 
 
-@lru_cache(maxsize=65536)
-def _path_from(rest: Callable[[bytes], Any], after: int) -> Condition:
-    # One function for all rules that end alike: ten thousand rules then run the same few, hot in the cache.
-    return lambda request: rest(request.path[after:])
+@_shared
+def all_of(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
+    """The same conditions as one shared tuple."""
+    return conditions
 
 
 def _below(prefix: bytes) -> Condition:

@@ -23,7 +23,7 @@ from policy.conditions import Condition
 from policy.errors import PolicyError
 from policy.model import HttpRule
 from policy.patterns import Pattern, options
-from policy.verdicts import Request
+from policy.verdicts import Judgement, Request
 
 # Up to this many rules, testing them one by one costs less than an index does.
 FEW = 3
@@ -55,10 +55,10 @@ class TooCostly(PolicyError):
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A rule's remaining conditions, and what it stands for."""
+    """A rule's remaining conditions, and what is answered where they hold."""
 
     conditions: tuple[Condition, ...]
-    rule: HttpRule
+    answer: Judgement
     order: int
 
     def matches(self, request: Request) -> bool:
@@ -76,18 +76,21 @@ class Node(Protocol):
         """The rules that could match: all that do, and few others."""
 
 
-class Leaves:
-    """No index: the rules themselves."""
+class Leaves(tuple[Leaf, ...]):
+    """No index: the rules themselves. A tuple itself, as each object on the way is a miss of the cache."""
 
-    __slots__ = ("leaves", "steps")
-
-    def __init__(self, leaves: Sequence[Leaf], steps: int = 0) -> None:
-        self.leaves = tuple(leaves)
-        self.steps = steps
+    steps: int
 
     def candidates(self, request: Request) -> Sequence[Leaf]:
         """All of them."""
-        return self.leaves
+        return self
+
+
+def leaves(found: Iterable[Leaf], steps: int) -> Leaves:
+    """Leaves with what they may cost."""
+    made = Leaves(found)
+    made.steps = steps
+    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class _Item:
     """A rule on its way down the tree, with the questions that indexes above have answered."""
 
     rule: HttpRule
+    answer: Judgement
     order: int
     deny: bool
     answered: frozenset[str] = frozenset()
@@ -117,7 +121,8 @@ class _Item:
             else conditions.of_path(self.rule, head_known="head" in self.answered),
         ]
         rest = conditions.of_rest(self.rule, deny=self.deny)
-        return Leaf((*(one for one in asked if one is not None), *rest), self.rule, self.order)
+        together = conditions.all_of((*(one for one in asked if one is not None), *rest))
+        return Leaf(together, self.answer, self.order)
 
     @property
     def steps(self) -> int:
@@ -139,20 +144,23 @@ _GET: dict[str, Callable[[Request], bytes]] = {
 Build = Callable[[list[_Item]], Node]
 
 
-def build(rules: Iterable[HttpRule], *, deny: bool = False) -> Node:
-    """The index over rules of one kind. Deny rules compare repeated headers and parameters otherwise.
+def build(rules: Iterable[HttpRule], answers: Iterable[Judgement], *, deny: bool = False) -> Node:
+    """The index over rules of one kind, with what is answered where each of them matches.
+
+    Deny rules compare repeated headers and parameters otherwise than allow rules.
 
     Raises:
         TooCostly: the patterns that no index tells apart could stall the node.
     """
-    node = _by_method([_Item(rule, order, deny) for order, rule in enumerate(rules)])
+    both = zip(rules, answers, strict=True)
+    node = _by_method([_Item(rule, answer, order, deny) for order, (rule, answer) in enumerate(both)])
     if node.steps > MAX_STEPS:
         raise TooCostly(node.steps)
     return node
 
 
 def _leaves(items: Sequence[_Item]) -> Node:
-    return Leaves([item.leaf() for item in items], sum(item.steps for item in items))
+    return leaves((item.leaf() for item in items), sum(item.steps for item in items))
 
 
 def _by_method(items: list[_Item]) -> Node:
@@ -252,17 +260,7 @@ class ByPrefix:
     between a prefix of the value and the value itself begins with that prefix.
     """
 
-    __slots__ = (
-        "_chains",
-        "_get",
-        "_lengths",
-        "_others",
-        "_parents",
-        "_places",
-        "_plain",
-        "_prefixes",
-        "steps",
-    )
+    __slots__ = ("_get", "_lengths", "_nodes", "_others", "_parents", "_prefixes", "steps")
 
     def __init__(
         self, get: Callable[[Request], bytes], begins: Mapping[bytes, Node], others: Node | None
@@ -271,52 +269,64 @@ class ByPrefix:
         self._others = others
         # Copied in their order, neighbours lie together in memory: the search ends in one cache line.
         self._prefixes = [bytes(bytearray(prefix)) for prefix in sorted(begins)]
-        self._parents: list[int] = []
-        self._chains: list[tuple[Node, ...]] = []
+        self._parents: dict[bytes, bytes | None] = {}
+        self._nodes: dict[bytes, Node] = {}
+        before: bytes | None = None
         for prefix in self._prefixes:
-            parent = self._last_of(prefix, len(self._parents) - 1)
-            above = self._chains[parent] if parent >= 0 else ()
-            self._parents.append(parent)
-            self._chains.append(_joined((begins[prefix], *above)))
-        self._places = {prefix: at for at, prefix in enumerate(self._prefixes)}
+            above = self._parents[prefix] = self._beginning(prefix, before)
+            self._nodes[prefix] = _both(begins[prefix], self._nodes[above]) if above else begins[prefix]
+            before = prefix
         self._lengths = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
-        self._plain = [chain[0].leaves if isinstance(chain[0], Leaves) else None for chain in self._chains]
-        longest = max(sum(node.steps for node in chain) for chain in self._chains)
-        self.steps = longest + (others.steps if others else 0)
+        self.steps = max(node.steps for node in self._nodes.values()) + (others.steps if others else 0)
 
-    def _last_of(self, value: bytes, at: int) -> int:
-        while at >= 0 and not value.startswith(self._prefixes[at]):
-            at = self._parents[at]
-        return at
+    def _beginning(self, value: bytes, prefix: bytes | None) -> bytes | None:
+        """The longest prefix of a value, given the last one that does not sort after it."""
+        while prefix is not None and not value.startswith(prefix):
+            prefix = self._parents[prefix]
+        return prefix
 
-    def _find(self, value: bytes) -> int:
-        """The longest prefix of a value, or -1."""
-        if len(self._lengths) > FEW_LENGTHS:
-            return self._last_of(value, bisect_right(self._prefixes, value) - 1)
-        for length in self._lengths:
-            at = self._places.get(value[:length])
-            if at is not None:
-                return at
-        return -1
+    def _find(self, value: bytes) -> Node | None:
+        """What stands at the longest prefix of a value."""
+        if len(self._lengths) <= FEW_LENGTHS:
+            for length in self._lengths:
+                node = self._nodes.get(value[:length])
+                if node is not None:
+                    return node
+            return None
+        at = bisect_right(self._prefixes, value) - 1
+        prefix = self._beginning(value, self._prefixes[at] if at >= 0 else None)
+        return None if prefix is None else self._nodes[prefix]
 
     def candidates(self, request: Request) -> Sequence[Leaf]:
         """Those of each prefix of the value, and the others."""
-        value = self._get(request)
-        at = self._find(value)
-        if at < 0:
-            return self._others.candidates(request) if self._others is not None else ()
-        found: Sequence[Leaf] | None = self._plain[at]
-        if found is None:
-            found = [leaf for node in self._chains[at] for leaf in node.candidates(request)]
-        return found if self._others is None else (*found, *self._others.candidates(request))
+        node = self._find(self._get(request))
+        others = self._others
+        if node is None:
+            return others.candidates(request) if others is not None else ()
+        found = node.candidates(request)
+        return found if others is None else (*found, *others.candidates(request))
 
 
-def _joined(chain: tuple[Node, ...]) -> tuple[Node, ...]:
-    """One node for a chain of plain ones."""
-    plain = [node for node in chain if isinstance(node, Leaves)]
-    if len(plain) < len(chain):
-        return chain
-    return (Leaves([leaf for node in plain for leaf in node.leaves], sum(node.steps for node in plain)),)
+def _both(node: Node, above: Node) -> Node:
+    """The rules at one prefix and at those that it begins with."""
+    if isinstance(node, Leaves) and isinstance(above, Leaves):
+        return leaves((*node, *above), node.steps + above.steps)
+    return Both(node, above)
+
+
+class Both:
+    """Two indexes, both of which are asked."""
+
+    __slots__ = ("_first", "_second", "steps")
+
+    def __init__(self, first: Node, second: Node) -> None:
+        self._first = first
+        self._second = second
+        self.steps = first.steps + second.steps
+
+    def candidates(self, request: Request) -> Sequence[Leaf]:
+        """Those of the one, then of the other."""
+        return (*self._first.candidates(request), *self._second.candidates(request))
 
 
 def _by_header(items: list[_Item]) -> Node:

@@ -40,7 +40,6 @@ class HttpRules:
     __slots__ = (
         "_allow",
         "_allowed",
-        "_denied",
         "_deny",
         "_edits",
         "_open",
@@ -64,10 +63,10 @@ class HttpRules:
         denials = list(deny)
         self.rules = (*usable, *denials)
         self.path_judged = any(rule.judges_path for rule in self.rules)
-        self._allow = engine.build(usable)
-        self._deny = engine.build(denials, deny=True) if denials else None
         self._allowed = [self._answer("allow", rule.name, "allowed by rule") for rule in usable]
-        self._denied = [self._answer("deny", rule.name, "denied by rule") for rule in denials]
+        self._allow = engine.build(usable, self._allowed)
+        denied = [self._answer("deny", rule.name, "denied by rule") for rule in denials]
+        self._deny = engine.build(denials, denied, deny=True) if denials else None
         self._otherwise = self._answer("deny", miss.rule, miss.reason)
         self._open = None
         if open_by is not None:
@@ -85,7 +84,7 @@ class HttpRules:
         if self._deny is not None:
             for leaf in self._deny.candidates(request):
                 if leaf.matches(request):
-                    return self._denied[leaf.order]
+                    return leaf.answer
         if self._open is not None:
             return self._open
         if self._edits is not None:
@@ -95,7 +94,7 @@ class HttpRules:
                 if not condition(request):
                     break
             else:
-                return self._allowed[leaf.order]
+                return leaf.answer
         return self._otherwise
 
     def _judge_with_edits(self, request: Request) -> Judgement:

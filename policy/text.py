@@ -7,8 +7,11 @@ here: keys written twice, YAML tags and merge keys, nesting without end, values 
 from __future__ import annotations
 
 import json
+import re
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import yaml
@@ -76,44 +79,57 @@ def _read_json(file: str, text: str) -> tuple[list[Document], list[Problem]]:
         return [], [Problem(file, 0, "", "nested too deeply to be a policy")]
     except ValueError as error:
         return [], [Problem(file, 0, "", f"not JSON: {error}")]
-    return [Document(value, "", lambda pointer: json_line(text, pointer))], []
+    return [Document(value, "", JsonLines(text).line_of)], []
 
 
 _scan = json.JSONDecoder().raw_decode
 
 
-def json_line(text: str, pointer: str) -> int:
-    """The line of the value that `pointer` names in JSON text (of its nearest parent, if it is not there)."""
-    at = _blank(text, 0)
-    for part in pointer.split("/")[1:]:
-        step = _member(text, at, part.replace("~1", "/").replace("~0", "~"))
-        if step is None:
-            break
-        at = step
-    return text.count("\n", 0, at) + 1
+class JsonLines:
+    """Where each value of a JSON text stands, found in one pass when it is first asked for."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [0, *(found.end() for found in re.finditer("\n", self._text))]
+
+    @cached_property
+    def _offsets(self) -> dict[str, int]:
+        offsets: dict[str, int] = {}
+        self._walk(_blank(self._text, 0), "", 0, offsets)
+        return offsets
+
+    def line_of(self, pointer: str) -> int:
+        """The line of the value that a pointer names (of its nearest parent, if it is not there)."""
+        while pointer not in self._offsets and pointer:
+            pointer = pointer.rpartition("/")[0]
+        return bisect_right(self._starts, self._offsets[pointer])
+
+    def _walk(self, at: int, pointer: str, depth: int, offsets: dict[str, int]) -> int:
+        """Note the value that begins at `at` and all below it; returns where it ends."""
+        text, offsets[pointer] = self._text, at
+        opening = text[at]
+        if opening not in "{[" or depth > MAX_DEPTH:
+            return int(_scan(text, at)[1])
+        at, index = _blank(text, at + 1), 0
+        while text[at] not in "}]":
+            name = str(index)
+            if opening == "{":
+                name, at = _scan(text, at)
+                at = _blank(text, _blank(text, at) + 1)
+            at = _blank(text, self._walk(at, f"{pointer}/{escape(name)}", depth + 1, offsets))
+            at, index = (_blank(text, at + 1) if text[at] == "," else at), index + 1
+        return at + 1
+
+
+_BLANK = re.compile(r"[ \t\r\n]*")
 
 
 def _blank(text: str, at: int) -> int:
-    while at < len(text) and text[at] in " \t\r\n":
-        at += 1
-    return at
-
-
-def _member(text: str, start: int, part: str) -> int | None:
-    """Where the member `part` of what begins at `start` has its value (the last, if doubled)."""
-    if text[start] not in "{[":
-        return None
-    at, index, found = _blank(text, start + 1), 0, None
-    while text[at] not in "}]":
-        name: object = str(index)
-        if text[start] == "{":
-            name, at = _scan(text, at)
-            at = _blank(text, _blank(text, at) + 1)
-        if name == part:
-            found = at
-        at = _blank(text, _scan(text, at)[1])
-        at, index = (_blank(text, at + 1) if text[at] == "," else at), index + 1
-    return found
+    found = _BLANK.match(text, at)
+    return found.end() if found else at
 
 
 class _Refused(Exception):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rules_world import cnp, http_rule, load, np, rule, rules_of
 
 import policy
-from policy.text import json_line
+from policy.text import JsonLines
 
 HTTP = "/0/ingress/0/toPorts/0/rules/http/0"
 PORT = "/0/ingress/0/toPorts/0/ports/0"
@@ -404,7 +404,7 @@ def test_lines_of_json_pointers(value: Any) -> None:
     lines = text.split("\n")
     for pointer, member in pointers(value):
         first = json.dumps(member, indent=1, ensure_ascii=False).split("\n")[0]
-        assert first in lines[json_line(text, pointer) - 1]
+        assert first in lines[JsonLines(text).line_of(pointer) - 1]
 
 
 @given(values)
