@@ -76,7 +76,6 @@ class EnforcedEndpoint:
         for listener in (listeners.ingress4, listeners.ingress6):
             if listener is not None:
                 sockets.mark_listener(listener, self.number, Direction.INGRESS)
-                sockets.steer_to(listener, self.number)
         port6 = listeners.egress6.getsockname()[1] if listeners.egress6 else 0
         sockets.set_endpoint(
             self.number, *self._sources(), (listeners.egress4.getsockname()[1], port6), self.splice

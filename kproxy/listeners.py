@@ -1,11 +1,7 @@
 """kproxy's listeners inside an endpoint's network namespace.
 
-Four of them, each on a port that the kernel picks: nothing in the pod needs configuring, and no port of the
-application's is taken.
-
-- egress, IPv4: on every address but bound to device ``lo``, since redirected calls go to 127.128.0.0/9;
-- egress, IPv6: on ``::1``;
-- ingress, IPv4 and IPv6: on loopback; sk_lookup hands them connections for any address and port.
+Four of them, for each direction and family, on loopback and on a port that the kernel picks: nothing in the pod
+needs configuring, and no port of the application's is taken. sk_lookup hands them connections for any address.
 """
 
 from __future__ import annotations
@@ -53,7 +49,7 @@ def open_listeners(namespace: NetworkNamespace) -> Listeners:
     """
     try:
         return Listeners(
-            _listener(namespace, socket.AF_INET, "0.0.0.0", device="lo"),
+            _listener(namespace, socket.AF_INET, "127.0.0.1"),
             _listener6(namespace),
             _listener(namespace, socket.AF_INET, "127.0.0.1"),
             _listener6(namespace),
@@ -73,16 +69,12 @@ def _listener6(namespace: NetworkNamespace) -> socket.socket | None:
         return None
 
 
-def _listener(
-    namespace: NetworkNamespace, family: int, address: str, device: str | None = None
-) -> socket.socket:
+def _listener(namespace: NetworkNamespace, family: int, address: str) -> socket.socket:
     listener = namespace.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         # What sk_lookup steers here has the server's own port. Without this a server that restarts could not bind
         # it while such a connection is open or in TIME_WAIT; accepted sockets inherit it.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if device is not None:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((address, 0))

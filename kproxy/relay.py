@@ -155,17 +155,17 @@ class Relay:
     __slots__ = (
         "_closed",
         "_downstream",
-        "downstream_socket",
         "_on_end",
         "_open",
         "_upstream",
-        "upstream_socket",
         "core",
         "downstream_in",
         "downstream_out",
+        "downstream_socket",
         "reason",
         "upstream_in",
         "upstream_out",
+        "upstream_socket",
     )
 
     def __init__(

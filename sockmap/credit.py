@@ -55,10 +55,11 @@ class Account:
     def counts_are_whole(self, counted: int, acknowledged: int) -> bool:
         """Whether the kernel side's count of a direction's TCP bytes can be trusted from here on.
 
-        The program that counts is not run for the message after one that failed for want of buffer space (EAGAIN),
-        and counts that one whole though only a part was sent (net/ipv4/tcp_bpf.c, tcp_bpf_send_verdict). So a count
-        may be off, and if that was the last message, the next goes uncounted. It may not when everything since was
-        counted exactly: the count is off by as much as at an earlier look, and has moved since.
+        The program that counts is not run for the message after one that failed for want of buffer space
+        (EAGAIN), and counts that one whole though only a part was sent (net/ipv4/tcp_bpf.c,
+        tcp_bpf_send_verdict). So a count may be off, and if that was the last message, the next goes uncounted.
+        It cannot when everything since was counted exactly: the count is off by as much as at an earlier look,
+        and has moved since.
 
         Args:
             counted: what the kernel side counted, read before the looks.

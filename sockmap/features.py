@@ -77,7 +77,8 @@ def _spliced_pair(
         cookies = [one.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8) for one in (sender, reader)]
         slots = [Slot.from_buffer(memory, index * ct.sizeof(Slot)) for index in (0, 1)]
         for index, (one, slot) in enumerate(zip((sender, reader), slots, strict=True)):
-            slot.peer_cookie = int.from_bytes(cookies[1 - index], "little")
+            slot.cookie, slot.peer_cookie = (int.from_bytes(cookies[i], "little") for i in (index, 1 - index))
+            slot.peer_slot = 1 - index
             slot.granted, slot.reopen, slot.role = BUDGET, GRANT_MASK, Role.CLIENT
             state = SocketState(slot=index, slot_generation=0, role=Role.CLIENT)
             map_update(map_fd("sockets"), ct.c_int(one.fileno()), state)

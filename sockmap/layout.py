@@ -108,7 +108,7 @@ class Tuple(ct.Structure):
 class Control(ct.Structure):
     """The one element of map ``control``."""
 
-    _fields_ = [("generation", ct.c_uint32), ("host_identity", ct.c_uint32), ("host_netns", ct.c_uint64)]
+    _fields_ = [("generation", ct.c_uint32), ("pad", ct.c_uint32), ("host_netns", ct.c_uint64)]
 
 
 class Endpoint(ct.Structure):
@@ -137,9 +137,9 @@ class DefaultsKey(ct.Structure):
 
 
 class Defaults(ct.Structure):
-    """What is done where no entry of ``policy`` matches, by :class:`Direction`."""
+    """What is done where no entry of ``policy`` matches, by :class:`Direction`, and who the host is."""
 
-    _fields_ = [("action", ct.c_uint32 * 2)]
+    _fields_ = [("action", ct.c_uint32 * 2), ("host_identity", ct.c_uint32), ("pad", ct.c_uint32)]
 
 
 class PolicyKey(ct.Structure):
@@ -184,6 +184,7 @@ class SocketState(ct.Structure):
     """What the programs know of one socket of a flow."""
 
     _fields_ = [
+        ("cookie", ct.c_uint64),
         ("peer_cookie", ct.c_uint64),
         ("peer_netns", ct.c_uint64),
         ("handshake", ct.c_uint64),
@@ -197,15 +198,19 @@ class SocketState(ct.Structure):
         ("announced", ct.c_uint32),
         ("paired", ct.c_uint32),
         ("splice", ct.c_uint32),
-        ("pad", ct.c_uint32),
+        ("in_sockhash", ct.c_uint32),
         ("tuple", Tuple),
     ]
 
 
 class Pair(ct.Structure):
-    """An element of map ``pairs``: the server's socket of an upstream socket, both on this node."""
+    """An element of map ``pairs``: an upstream socket's server, and the slot taken for the upstream socket."""
 
-    _fields_ = [("server_cookie", ct.c_uint64), ("server_slot", ct.c_uint32), ("pad", ct.c_uint32)]
+    _fields_ = [
+        ("server_cookie", ct.c_uint64),
+        ("slot", ct.c_uint32),
+        ("slot_generation", ct.c_uint32),
+    ]
 
 
 class Slot(ct.Structure):

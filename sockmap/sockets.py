@@ -6,7 +6,6 @@ can set one, so a process that sets a firewall mark or binds a known port gains 
 
 from __future__ import annotations
 
-import contextlib
 import ctypes as ct
 import socket
 from collections.abc import Callable
@@ -57,19 +56,19 @@ class SocketMarks:
 
     def __init__(self, map_fd: Callable[[str], int]) -> None:
         self._sockets, self._upstreams = map_fd("sockets"), map_fd("upstreams")
-        self._listeners, self._ingress = map_fd("listeners"), map_fd("ingress")
+        self._listeners, self._steering = map_fd("listeners"), map_fd("steering")
         self._endpoints, self._namespaces = map_fd("endpoints"), map_fd("namespaces")
         self._neighbours = map_fd("neighbours")
         self._own_addresses, self._spliced = map_fd("own_addresses"), map_fd("spliced")
 
     def mark_listener(self, listener: socket.socket, endpoint: int, direction: Direction) -> None:
-        """Say that a socket is kproxy's listener; what it accepts inherits the mark."""
-        map_update(self._listeners, ct.c_int(listener.fileno()), Listener(endpoint, direction))
+        """Say that a listening socket is kproxy's, for an endpoint's traffic of a direction and its own family.
 
-    def steer_to(self, listener: socket.socket, endpoint: int) -> None:
-        """Let sk_lookup hand connections of an endpoint to a listening socket, by its family."""
-        index = 2 * endpoint + (listener.family == socket.AF_INET6)
-        map_update(self._ingress, ct.c_uint32(index), ct.c_uint64(listener.fileno()))
+        What it accepts inherits the mark, and sk_lookup hands connections to it.
+        """
+        map_update(self._listeners, ct.c_int(listener.fileno()), Listener(endpoint, direction))
+        index = 4 * endpoint + 2 * direction + (listener.family == socket.AF_INET6)
+        map_update(self._steering, ct.c_uint32(index), ct.c_uint64(listener.fileno()))
 
     def mark_upstream(
         self, fd: int, endpoint: int, client: tuple[IPAddress, int] | None, flags: UpstreamFlag
@@ -144,9 +143,3 @@ class SocketMarks:
     def disown_address(self, address: IPAddress) -> None:
         """Take that back."""
         map_delete(self._own_addresses, Address.of(address))
-
-    def clear_steering(self, endpoint: int) -> None:
-        """Forget an endpoint's ingress listeners (closed ones leave by themselves)."""
-        for index in (2 * endpoint, 2 * endpoint + 1):
-            with contextlib.suppress(OSError):  # the listener may be closed and gone from the map
-                map_delete(self._ingress, ct.c_uint32(index))

@@ -13,17 +13,19 @@ import socket
 import termios
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from sockmap.credit import FIRST_GRANT, Account, tagged
+from sockmap.credit import Account, tagged
 from sockmap.diag import BYTES_ACKED, BYTES_RECEIVED, Name, Progress, Sent, SockDiag
-from sockmap.layout import NO_SLOT, Event, EventKind, Pair, Role, Slot, SlotMode, SocketState
-from sockmap.syscall import EXIST, map_lookup, map_take, map_update, queue_pop
+from sockmap.layout import NO_SLOT, Event, EventKind, Pair, Slot, SlotMode
+from sockmap.syscall import map_lookup, map_update
 
 _WORDS = 8  # bytes in one; all offsets below count words
 _BYTES, _MESSAGES = Slot.bytes.offset // _WORDS, Slot.messages.offset // _WORDS
 _SETTLED_BYTES = Slot.settled_bytes.offset // _WORDS
 _SETTLED_MESSAGES = Slot.settled_messages.offset // _WORDS
 _TCP_BYTES, _MODE = Slot.tcp_bytes.offset // _WORDS, Slot.mode_generation.offset // _WORDS
+_COOKIE, _PEER_COOKIE = Slot.cookie.offset // _WORDS, Slot.peer_cookie.offset // _WORDS
 _PEER_SLOT, _NETNS = Slot.peer_slot.offset // _WORDS, Slot.netns.offset // _WORDS
 _ENDS = Slot.message_end.offset // _WORDS
 _GRANTED, _REOPEN = Slot.granted.offset // _WORDS, Slot.reopen.offset // _WORDS
@@ -32,7 +34,6 @@ _STRIDE = ct.sizeof(Slot) // _WORDS
 _SO_MEMINFO = 55  # include/uapi/asm-generic/socket.h
 _MEMINFO_BYTES = 36
 _SO_COOKIE = 57
-_NEVER = (1 << 64) - 1  # no total is ever this
 _TCP_INFO_BYTES = 136  # up to and with tcpi_bytes_received
 
 # A direction that went by TCP is looked at again after this long; each look in vain doubles it, because a bulk
@@ -46,6 +47,11 @@ class _Retry:
     generation: int
     due: float
     wait: float
+
+
+class _Own(NamedTuple):
+    socket: socket.socket
+    cookie: int
 
 
 class Splicer:
@@ -65,7 +71,7 @@ class Splicer:
         self._memory, self._map_fd = memory, map_fd
         self._words = memoryview(memory).cast("Q")
         self.diags: Callable[[int], SockDiag | None] = lambda _cookie: None
-        self._own: dict[int, socket.socket] = {}
+        self._own: dict[int, _Own] = {}
         self._accounts: dict[int, Account] = {}
         self._by_tcp: dict[int, _Retry] = {}
         self._asking: set[int] = set()
@@ -73,54 +79,30 @@ class Splicer:
 
     def adopt(self, slot: int, own: socket.socket) -> None:
         """Remember kproxy's own socket behind a slot: its queue is read without sock_diag."""
-        self._own[slot] = own
+        self._own[slot] = _Own(own, int.from_bytes(_cookie(own), "little"))
 
     def join(self, own: socket.socket) -> int:
         """Put a connected upstream socket of ours into the map if its server is there; return its slot.
 
-        NO_SLOT where the server is elsewhere, or not known yet, or there is no slot left.
-
-        Its server's socket entered the map when it was established. Here the slot is filled before the socket
-        enters, so no message ever sees half of it.
+        NO_SLOT where the server is elsewhere, or not known yet, or there is no room left.
         """
-        cookie = ct.c_uint64.from_buffer_copy(own.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8))
-        pair, index, state = Pair(), ct.c_uint32(), SocketState()
-        fd = ct.c_int(own.fileno())
-        if not map_take(self._map_fd("pairs"), cookie, pair) or not map_lookup(
-            self._map_fd("sockets"), fd, state
-        ):
+        cookie, pair = ct.c_uint64.from_buffer_copy(_cookie(own)), Pair()
+        if not map_lookup(self._map_fd("pairs"), cookie, pair):
             return NO_SLOT
-        if not queue_pop(self._map_fd("free_slots"), index):
-            return NO_SLOT
-        slot = index.value
-        state.slot, state.slot_generation = slot, self._fill(slot, cookie.value, pair)
         try:
-            map_update(self._map_fd("sockets"), fd, state, EXIST)
             map_update(self._map_fd("spliced"), cookie, ct.c_uint32(own.fileno()))
         except OSError:
-            # The map is full, or the socket is of a kind that cannot be there: it stays plain TCP, its slot
-            # comes back when it closes.
+            # The map is full, or the connection has ended: plain TCP. The slot goes back when either end closes.
             return NO_SLOT
-        self._words[pair.server_slot * _STRIDE + _PEER_SLOT] = slot
-        self.adopt(slot, own)
-        return slot
-
-    def _fill(self, index: int, cookie: int, pair: Pair) -> int:
-        """Make a free slot an upstream socket's; return its generation. What is read of it is written here."""
-        slot = Slot.from_buffer(self._memory, index * ct.sizeof(Slot))
-        generation = int(slot.mode_generation) & 0xFFFFFFFF
-        ct.memset(ct.addressof(slot), 0, ct.sizeof(slot))
-        slot.granted, slot.reopen = tagged(generation, FIRST_GRANT), _NEVER
-        slot.cookie, slot.peer_cookie, slot.peer_slot = cookie, pair.server_cookie, pair.server_slot
-        slot.role = Role.UPSTREAM
-        slot.mode_generation = generation
-        return generation
+        self.adopt(pair.slot, own)
+        return int(pair.slot)
 
     def release(self, slot: int) -> None:
-        """Forget an own socket, before it is closed."""
-        self._own.pop(slot, None)
-        self._accounts.pop(slot, None)
-        self._by_tcp.pop(slot, None)
+        """Forget an own socket, best before it is closed."""
+        own = self._own.pop(slot, None)
+        if own is not None and self._words[slot * _STRIDE + _COOKIE] == own.cookie:
+            self._accounts.pop(slot, None)
+            self._by_tcp.pop(slot, None)
 
     @property
     def retrying(self) -> bool:
@@ -163,8 +145,12 @@ class Splicer:
         return SlotMode(word >> 32) if word & 0xFFFFFFFF == generation else SlotMode.CLOSED
 
     def peer(self, slot: int) -> int:
-        """The slot at the other end, or NO_SLOT."""
-        return self._words[slot * _STRIDE + _PEER_SLOT]
+        """The slot at the other end, or NO_SLOT where there is none, or it has another owner by now."""
+        words, at = self._words, slot * _STRIDE
+        reader = words[at + _PEER_SLOT]
+        if reader == NO_SLOT or words[reader * _STRIDE + _COOKIE] != words[at + _PEER_COOKIE]:
+            return NO_SLOT
+        return reader
 
     def snapshot(self, slot: int) -> Slot:
         """A copy of a slot, for tests and diagnosis."""
@@ -173,15 +159,18 @@ class Splicer:
 
     def _look(self, slot: int) -> None:
         words, at = self._words, slot * _STRIDE
-        generation = words[at + _MODE] & 0xFFFFFFFF
+        mode, generation = divmod(words[at + _MODE], 1 << 32)
+        if mode == SlotMode.CLOSED:
+            return  # what is there is the last owner's, and the generation the next one's
         # In this order: what was sent is read before what is unread.
         messages, sent = words[at + _SETTLED_MESSAGES], words[at + _SETTLED_BYTES]
         unread = self._unread(slot)
-        if unread is None:
+        ends = words[at + _ENDS : at + _ENDS + 16]
+        if unread is None or self.mode(slot, generation) == SlotMode.CLOSED:
             return
         account = self._account(slot, generation)
         before = account.granted
-        granted = account.look(sent, messages, unread, words[at + _ENDS : at + _ENDS + 16])
+        granted = account.look(sent, messages, unread, ends)
         if granted > before:
             words[at + _GRANTED] = tagged(generation, granted)
 
@@ -223,50 +212,59 @@ class Splicer:
 
     def _sent(self, slot: int) -> Sent | None:
         """How far the sender of a direction has come, by TCP."""
-        own = self._own.get(slot)
+        own = self._own_at(slot)
         if own is not None:
             info = own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
             acknowledged = int.from_bytes(info[BYTES_ACKED : BYTES_ACKED + 8], "little")
             queued = int.from_bytes(fcntl.ioctl(own, termios.TIOCOUTQ, bytes(4)), "little")
             return Sent(acknowledged, queued)
+        found = self._diag(slot)
+        return None if found is None else found[0].sent(found[1])
+
+    def _own_at(self, slot: int) -> socket.socket | None:
+        """Our own socket at a slot, while the slot is that socket's."""
+        own = self._own.get(slot)
+        if own is None or own.cookie != self._words[slot * _STRIDE + _COOKIE] or own.socket.fileno() < 0:
+            return None
+        return own.socket
+
+    def _diag(self, slot: int) -> tuple[SockDiag, Name] | None:
+        """What sees the socket at a slot from inside its namespace, and what it is called there."""
         view = self.snapshot(slot)
         diag = self.diags(view.netns)
-        return None if diag is None else diag.sent(_name_of(view))
-
-    def _reader(self, slot: int) -> tuple[int, Name]:
-        reader = self.peer(slot)
-        view = self.snapshot(reader)
-        return view.netns, _name_of(view)
+        if diag is None:
+            return None
+        return diag, Name(
+            bytes(view.local.bytes), view.local_port, bytes(view.remote.bytes), view.remote_port
+        )
 
     def _unread(self, slot: int) -> int | None:
         reader = self.peer(slot)
         if reader == NO_SLOT:
             return None
         self.looks += 1
-        own = self._own.get(reader)
+        own = self._own_at(reader)
         if own is not None:
             return _own_memory(own)
-        netns, name = self._reader(slot)
-        diag = self.diags(netns)
-        return None if diag is None else diag.unread(name)
+        found = self._diag(reader)
+        return None if found is None else found[0].unread(found[1])
 
     def _progress(self, slot: int) -> Progress | None:
         reader = self.peer(slot)
         if reader == NO_SLOT:
             return None
         self.looks += 1
-        own = self._own.get(reader)
+        own = self._own_at(reader)
         if own is not None:
             info = own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
             received = int.from_bytes(info[BYTES_RECEIVED : BYTES_RECEIVED + 8], "little")
             return Progress(received, 0, _own_memory(own))
-        netns, name = self._reader(slot)
-        diag = self.diags(netns)
-        return None if diag is None else diag.progress(name)
+        found = self._diag(reader)
+        return None if found is None else found[0].progress(found[1])
 
 
-def _name_of(view: Slot) -> Name:
-    return Name(bytes(view.local.bytes), view.local_port, bytes(view.remote.bytes), view.remote_port)
+def _cookie(own: socket.socket) -> bytes:
+    return own.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8)
 
 
 def _own_memory(own: socket.socket) -> int:

@@ -17,9 +17,9 @@ _CLONE_NEWNET = 0x40000000
 _MAP_LOOKUP_ELEM, _MAP_UPDATE_ELEM, _MAP_DELETE_ELEM = 1, 2, 3
 _MAP_LOOKUP_AND_DELETE_ELEM = 21
 _PROG_GET_FD_BY_ID, _OBJ_GET_INFO_BY_FD, _PROG_QUERY = 13, 15, 16
-_PROG_LOAD, _PROG_ATTACH, _PROG_DETACH, _LINK_CREATE = 5, 8, 9, 28
+_PROG_LOAD, _PROG_ATTACH, _LINK_CREATE = 5, 8, 28
 
-ANY, NO_EXIST, EXIST = 0, 1, 2
+_ANY = 0  # BPF_ANY
 
 _libc = ct.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -48,37 +48,18 @@ def _bpf(command: int, attributes: bytes | ct.Array[ct.c_char]) -> int:
     return result
 
 
-def map_update(map_fd: int, key: ct._CData, value: ct._CData, flags: int = ANY) -> None:
+def map_update(map_fd: int, key: ct._CData, value: ct._CData) -> None:
     """Write one element.
 
     Raises:
-        OSError: E2BIG the map is full, ENOENT/EEXIST by flags, EINVAL a wrong size.
+        OSError: E2BIG the map is full, EINVAL a wrong size.
     """
-    _bpf(_MAP_UPDATE_ELEM, struct.pack("=IxxxxQQQ", map_fd, ct.addressof(key), ct.addressof(value), flags))
+    _bpf(_MAP_UPDATE_ELEM, struct.pack("=IxxxxQQQ", map_fd, ct.addressof(key), ct.addressof(value), _ANY))
 
 
 def queue_push(map_fd: int, value: ct._CData) -> None:
     """Append to a BPF queue, which has no keys. Raises OSError: E2BIG it is full."""
-    _bpf(_MAP_UPDATE_ELEM, struct.pack("=IxxxxQQQ", map_fd, 0, ct.addressof(value), ANY))
-
-
-def queue_pop(map_fd: int, value: ct._CData) -> bool:
-    """Take the oldest value of a BPF queue; false where it is empty."""
-    return _take(map_fd, 0, value)
-
-
-def map_take(map_fd: int, key: ct._CData, value: ct._CData) -> bool:
-    """Read one element and delete it, in one step; false where there is none."""
-    return _take(map_fd, ct.addressof(key), value)
-
-
-def _take(map_fd: int, key: int, value: ct._CData) -> bool:
-    attributes = struct.pack("=IxxxxQQQ", map_fd, key, ct.addressof(value), 0)
-    if _syscall(_BPF, _MAP_LOOKUP_AND_DELETE_ELEM, attributes, 32) < 0:
-        if ct.get_errno() == errno.ENOENT:
-            return False
-        _raise()
-    return True
+    _bpf(_MAP_UPDATE_ELEM, struct.pack("=IxxxxQQQ", map_fd, 0, ct.addressof(value), _ANY))
 
 
 def map_lookup(map_fd: int, key: ct._CData, value: ct._CData) -> bool:
@@ -131,11 +112,6 @@ def program_load(program_type: int, attach_type: int, instructions: bytes, name:
 def program_attach(target_fd: int, program_fd: int, attach_type: int, flags: int = 0) -> None:
     """BPF_PROG_ATTACH: to a cgroup or a map. Raises OSError: EBUSY where another one excludes it."""
     _bpf(_PROG_ATTACH, struct.pack("=IIII", target_fd, program_fd, attach_type, flags))
-
-
-def program_detach(target_fd: int, program_fd: int, attach_type: int) -> None:
-    """BPF_PROG_DETACH. Raises OSError: ENOENT where it is not attached."""
-    _bpf(_PROG_DETACH, struct.pack("=IIII", target_fd, program_fd, attach_type, 0))
 
 
 def attached_programs(target_fd: int, attach_type: int, ids: ct.Array[ct.c_uint32]) -> int:

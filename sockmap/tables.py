@@ -99,7 +99,7 @@ class PolicyMaps:
             for map_fd, key, value in self._elements(tables, generation):
                 map_update(map_fd, key, value)
                 fresh.append((map_fd, key))
-            control = Control(generation, tables.host_identity, self._host_netns)
+            control = Control(generation, 0, self._host_netns)
             map_update(self._control, ct.c_uint32(0), control)
         except OSError:
             self._delete(fresh)
@@ -118,7 +118,8 @@ class PolicyMaps:
             for port, bits in port_prefixes(entry.first_port, entry.last_port):
                 yield self._policy, _policy_key(generation, entry, port, bits), value
         for endpoint, actions in tables.defaults.items():
-            yield self._defaults, DefaultsKey(generation, endpoint), Defaults((ct.c_uint32 * 2)(*actions))
+            defaults = Defaults((ct.c_uint32 * 2)(*actions), tables.host_identity, 0)
+            yield self._defaults, DefaultsKey(generation, endpoint), defaults
 
     @staticmethod
     def _delete(keys: Iterable[tuple[int, ct.Structure]]) -> None:

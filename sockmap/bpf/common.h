@@ -17,6 +17,7 @@ struct sockaddr_in6 {
     u32 scope;
 };
 
+#define LOOPBACK_IFINDEX 1 /* include/net/net_namespace.h: the same in every namespace */
 #define FAMILY_IPV4 2
 #define FAMILY_IPV6 10
 #define PROTOCOL_TCP 6
@@ -40,16 +41,15 @@ struct sockaddr_in6 {
         value_;                                                                              \
     })
 
-static inline void count(u32 which) {
-    u64 *value = counters.lookup(&which);
-    if (value)
-        *value += 1;
-}
-
+/* Atomic although per processor: a program in a system call may be interrupted by one in a softirq. */
 static inline void count_bytes(u32 which, u64 bytes) {
     u64 *value = counters.lookup(&which);
     if (value)
-        *value += bytes;
+        __sync_fetch_and_add(value, bytes);
+}
+
+static inline void count(u32 which) {
+    count_bytes(which, 1);
 }
 
 static inline void set_ipv4(struct address *a, u32 be_address) {

@@ -3,10 +3,18 @@
 /* A SYN flood at a closed port must not become a flood of log lines; what is not told is still counted. */
 #define DENIALS_TOLD_PER_SECOND 100
 
+/* Revisions that may come in force while one question is asked; more in those microseconds is no node's life. */
+#define REVISIONS_WAITED_FOR 4
+
+struct verdict {
+    u32 action, identity;
+    bool by_policy; /* false: no revision knows this endpoint */
+};
+
 static inline u32 generation_in_force(void) {
     u32 zero = 0;
     struct control *c = control.lookup(&zero);
-    return c ? c->generation : 0;
+    return c ? *(volatile u32 *)&c->generation : 0;
 }
 
 static inline u32 identity_of(u32 generation, const struct address *peer) {
@@ -18,26 +26,51 @@ static inline u32 identity_of(u32 generation, const struct address *peer) {
     return identity ? *identity : 0; /* 0 is nobody's: no entry names it, so the default decides */
 }
 
-static inline u32 decide(u32 generation, u32 endpoint, u32 direction, u32 identity, u8 protocol, u16 port) {
+/* What one revision says. `from_host`: the peer opened this connection in the host's namespace. */
+static inline struct verdict ask(u32 generation, u32 endpoint, u32 direction, const struct address *peer,
+                                 bool from_host, u8 protocol, u16 port) {
+    struct verdict v = {.action = DENY};
     struct defaults_key own = {.generation = generation, .endpoint = endpoint};
     struct defaults *fallback = defaults.lookup(&own);
-    if (!fallback) {
-        /* Safe: an enforced endpoint without a policy has none that allows anything. */
-        count(COUNT_NO_POLICY);
-        return DENY;
-    }
+    if (!fallback)
+        return v; /* Safe: an enforced endpoint without a policy has none that allows anything. */
+    v.by_policy = true;
+    v.identity = from_host ? fallback->host_identity : identity_of(generation, peer);
+    v.action = direction == INGRESS ? fallback->action[INGRESS] : fallback->action[EGRESS];
     struct policy_key key = {};
     key.prefix_length = 128;
     key.generation = generation;
     key.endpoint = endpoint;
-    key.identity = identity;
+    key.identity = v.identity;
     key.direction = direction;
     key.protocol = protocol;
     key.be_port = bpf_htons(port);
     struct policy_value *value = policy.lookup(&key);
     if (value)
-        return value->action;
-    return direction == INGRESS ? fallback->action[INGRESS] : fallback->action[EGRESS];
+        v.action = value->action;
+    return v;
+}
+
+/*
+ * What the policy in force says. User space deletes a revision once the next one is in force, so an answer counts
+ * only where the revision that gave it still is: else parts of it may have been gone, and a deleted deny rule would
+ * read as the default.
+ */
+static inline struct verdict judge(u32 endpoint, u32 direction, const struct address *peer, bool from_host,
+                                   u8 protocol, u16 port) {
+    u32 generation = generation_in_force();
+    for (int i = 0; i < REVISIONS_WAITED_FOR; i++) {
+        struct verdict v = ask(generation, endpoint, direction, peer, from_host, protocol, port);
+        u32 now = generation_in_force();
+        if (now == generation) {
+            if (!v.by_policy)
+                count(COUNT_NO_POLICY);
+            return v;
+        }
+        generation = now;
+    }
+    struct verdict closed = {.action = DENY};
+    return closed; /* Safe: no revision stood still long enough to be asked. */
 }
 
 static inline void count_verdict(u32 endpoint, u32 direction, u32 action) {

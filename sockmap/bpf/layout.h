@@ -22,7 +22,7 @@ struct tuple {
 
 struct control {
     u32 generation;      /* the policy revision in force; keys of `identities`, `defaults` and `policy` carry it */
-    u32 host_identity;   /* identity of a connection opened in the host's network namespace */
+    u32 pad;
     u64 host_netns;      /* cookie of the host's network namespace */
 };
 
@@ -43,8 +43,10 @@ struct defaults_key {
     u32 generation, endpoint;
 };
 
-struct defaults {                        /* indexed by enum direction */
-    u32 action[2];
+struct defaults {
+    u32 action[2];                       /* where no entry matches, by enum direction */
+    u32 host_identity;                   /* identity of a connection opened in the host's network namespace */
+    u32 pad;
 };
 
 struct policy_key {                      /* longest-prefix key: 112 + 0..16 bits: a port range is a few prefixes */
@@ -82,6 +84,7 @@ struct upstream {
 
 /* What the kernel side knows of one socket of a flow; it lives and dies with the socket. */
 struct socket_state {
+    u64 cookie;                  /* this socket's own, where it is an upstream */
     u64 peer_cookie;             /* the socket at the other end of this connection, once paired */
     u64 peer_netns;
     u64 handshake;               /* key in `handshakes` while unpaired */
@@ -89,7 +92,8 @@ struct socket_state {
     u32 shown_port;
     u32 role, endpoint, direction;
     u32 slot, slot_generation;   /* in `slots`; NO_SLOT: not spliced */
-    u32 announced, paired, splice, pad;
+    u32 announced, paired, splice;
+    u32 in_sockhash;             /* it stays there until it is closed, whatever becomes of its connection */
     struct tuple tuple;          /* the key left in `announced` */
 };
 
@@ -102,10 +106,13 @@ struct handshake {
     u32 slot, slot_generation, splice;
 };
 
-/* Left for user space under the cookie of an upstream socket: its server is on this node, and in the map. */
+/*
+ * Under the cookie of an upstream socket whose server is on this node, and in the map. It holds the slot that was
+ * taken for the upstream socket: whichever of the two ends first deletes the element gives that slot back.
+ */
 struct pair {
     u64 server_cookie;
-    u32 server_slot, pad;
+    u32 slot, slot_generation;
 };
 
 struct announcement {

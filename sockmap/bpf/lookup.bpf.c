@@ -3,9 +3,12 @@
  *
  * One copy of the program is attached to each namespace, with the endpoint's number put in place of
  * ENDPOINT_HERE: the program cannot ask which namespace it runs in, and an address is no proof of one.
+ *
+ * It is asked where no established or connected socket takes a packet: for a SYN, but also for a stray segment of a
+ * connection that is gone. So what it counts are packets that looked for a listener, near to connections.
  */
 
-#define ENDPOINT_HERE "0x6b70726f78790001" /* replaced at load; sockmap/lookup.py knows the same pattern */
+#define ENDPOINT_HERE "0x6b70726f78790001" /* replaced at load; sockmap/program.py knows the same pattern */
 
 static inline int deny(struct bpf_sk_lookup *ctx, u32 endpoint, u32 identity, const struct address *peer) {
     count_verdict(endpoint, INGRESS, DENY);
@@ -13,23 +16,42 @@ static inline int deny(struct bpf_sk_lookup *ctx, u32 endpoint, u32 identity, co
     return SK_DROP; /* Safe: no socket has seen the packet; a TCP client is reset at once. */
 }
 
-static inline int to_proxy(struct bpf_sk_lookup *ctx, u32 endpoint) {
-    u32 index = 2 * endpoint + (ctx->family == FAMILY_IPV6 ? 1 : 0);
-    struct bpf_sock *listener = (struct bpf_sock *)ingress.lookup(&index);
+/* Hand the packet to a listener of kproxy's; false: there is none. */
+static inline bool steer(struct bpf_sk_lookup *ctx, u32 endpoint, u32 direction) {
+    u32 index = 4 * endpoint + 2 * direction + (ctx->family == FAMILY_IPV6 ? 1 : 0);
+    struct bpf_sock *listener = (struct bpf_sock *)steering.lookup(&index);
     if (!listener) {
         count(COUNT_LISTENER_MISSING);
-        return SK_DROP; /* Safe: it needs judging and nobody is there to judge. */
+        return false;
     }
     long failed = bpf_sk_assign(ctx, listener, 0);
     bpf_sk_release(listener);
-    if (failed) {
+    if (failed)
         count(COUNT_LISTENER_MISSING);
-        return SK_DROP; /* Safe: as above. */
-    }
+    return !failed;
+}
+
+static inline int to_proxy(struct bpf_sk_lookup *ctx, u32 endpoint) {
+    if (!steer(ctx, endpoint, INGRESS))
+        return SK_DROP; /* Safe: it needs judging and nobody is there to judge. */
     /* Safe: only kproxy holds that listener, and it judges before it forwards. */
     count(COUNT_REDIRECTED);
     count_verdict(endpoint, INGRESS, REDIRECT);
     return SK_PASS;
+}
+
+/*
+ * The namespace talking to itself, TCP: to whom it likes, but what the connect hooks have redirected goes to kproxy.
+ * Its listener is found here and not by its address, since a redirected call may be to any of 127.128.0.0/9, or to
+ * the pod's own address (connect.bpf.c says when).
+ */
+static inline int inside(struct bpf_sk_lookup *ctx, u32 endpoint) {
+    struct endpoint *self = endpoints.lookup(&endpoint);
+    u32 port = self ? (ctx->family == FAMILY_IPV6 ? self->egress_port6 : self->egress_port4) : 0;
+    if (!port || ctx->local_port != port)
+        return SK_PASS; /* Safe: no CNI polices it either. */
+    /* Safe: kproxy serves only what carries the memory of a redirected call. */
+    return steer(ctx, endpoint, EGRESS) ? SK_PASS : SK_DROP;
 }
 
 /* 0 where nobody announced it, else what was announced. */
@@ -42,6 +64,43 @@ static inline u32 announced_as(struct bpf_sk_lookup *ctx, const struct address *
     t.destination_port = ctx->local_port;
     struct announcement *a = announced.lookup(&t);
     return a ? a->kind : 0;
+}
+
+static inline int judge_connection(struct bpf_sk_lookup *ctx, u32 endpoint, const struct address *remote,
+                                   const struct address *local) {
+    u32 kind = announced_as(ctx, remote, local);
+    /* Safe: this very flow has been judged for this endpoint too, and the entry dies with its socket. */
+    if (kind == ANNOUNCED_UPSTREAM)
+        return SK_PASS;
+    struct verdict v = judge(endpoint, INGRESS, remote, kind == ANNOUNCED_HOST, PROTOCOL_TCP, ctx->local_port);
+    if (v.action == REDIRECT)
+        return to_proxy(ctx, endpoint);
+    if (v.action == DENY)
+        return deny(ctx, endpoint, v.identity, remote);
+    count_verdict(endpoint, INGRESS, PASS);
+    return SK_PASS; /* Safe: L3/L4 policy allows it and asks for no more. */
+}
+
+static inline int judge_datagram(struct bpf_sk_lookup *ctx, u32 endpoint, const struct address *remote,
+                                 const struct address *local) {
+    u16 port = ctx->local_port, remote_port = bpf_ntohs(ctx->remote_port);
+    if (same_address(local, remote)) {
+        struct datagram_flow from_self = datagram_flow(endpoint, local, 0, port);
+        if (datagrams.lookup(&from_self))
+            return SK_PASS; /* Safe: this pod has sent to that port of its own. */
+    }
+    struct datagram_flow flow = datagram_flow(endpoint, remote, remote_port, port);
+    struct verdict v = judge(endpoint, INGRESS, remote, false, PROTOCOL_UDP, port);
+    if (v.action == PASS) {
+        struct verdict answer = judge(endpoint, EGRESS, remote, false, PROTOCOL_UDP, remote_port);
+        if (answer.action != PASS)
+            remember_datagram(&flow);
+        count_verdict(endpoint, INGRESS, PASS);
+        return SK_PASS; /* Safe: L3/L4 policy allows it. */
+    }
+    if (is_answer(&flow))
+        return SK_PASS; /* Safe: the answer to a datagram that egress policy let out. */
+    return deny(ctx, endpoint, v.identity, remote);
 }
 
 int kproxy_lookup(struct bpf_sk_lookup *ctx) {
@@ -61,50 +120,19 @@ int kproxy_lookup(struct bpf_sk_lookup *ctx) {
         remote.word[1] = READ(ctx, remote_ip6[1]);
         remote.word[2] = READ(ctx, remote_ip6[2]);
         remote.word[3] = READ(ctx, remote_ip6[3]);
+        if (is_ipv4(&local) || is_ipv4(&remote))
+            return deny(ctx, endpoint, 0, &remote); /* Safe: no IPv6 packet has such an address by right. */
     }
+    bool tcp = ctx->protocol == PROTOCOL_TCP;
+    if (is_loopback(&local) && ctx->ingress_ifindex == LOOPBACK_IFINDEX)
+        return tcp ? inside(ctx, endpoint) : SK_PASS; /* Safe: from lo; where 127/8 is routed it may be another. */
+    if (!tcp)
+        return judge_datagram(ctx, endpoint, &remote, &local);
     /*
-     * Safe: the namespace talks to itself. Nobody outside can: the kernel drops 127/8 and ::1 that arrive on a
-     * device, and the answers to a forged own address never leave the namespace, so no handshake ends.
+     * Safe: the namespace talks to itself. IPv6 takes a packet with our own source from a device too, but the answer
+     * to it stays inside, where nobody waits for it: no such handshake ends.
      */
-    if (is_loopback(&local) || same_address(&local, &remote))
-        return SK_PASS;
-
-    u8 protocol = ctx->protocol;
-    u32 generation = generation_in_force();
-    u32 identity = identity_of(generation, &remote);
-    if (protocol == PROTOCOL_TCP) {
-        u32 kind = announced_as(ctx, &remote, &local);
-        /* Safe: this very flow has been judged for this endpoint too, and the entry dies with its socket. */
-        if (kind == ANNOUNCED_UPSTREAM)
-            return SK_PASS;
-        u32 zero = 0;
-        struct control *c = control.lookup(&zero);
-        if (kind == ANNOUNCED_HOST && c)
-            identity = c->host_identity;
-    }
-    u16 port = ctx->local_port;
-    u32 action = decide(generation, endpoint, INGRESS, identity, protocol, port);
-    if (protocol == PROTOCOL_TCP) {
-        if (action == REDIRECT)
-            return to_proxy(ctx, endpoint);
-        if (action == DENY)
-            return deny(ctx, endpoint, identity, &remote);
-        count_verdict(endpoint, INGRESS, PASS);
-        return SK_PASS; /* Safe: L3/L4 policy allows it and asks for no more. */
-    }
-    u16 remote_port = bpf_ntohs(ctx->remote_port);
-    if (action == PASS) {
-        expect_answer(endpoint, &remote, remote_port, port);
-        count_verdict(endpoint, INGRESS, PASS);
-        return SK_PASS; /* Safe: as above. */
-    }
-    struct datagram_flow flow = {};
-    flow.endpoint = endpoint;
-    flow.remote = remote;
-    flow.remote_port = remote_port;
-    flow.local_port = port;
-    u64 *since = datagrams.lookup(&flow);
-    if (since && bpf_ktime_get_ns() - *since < DATAGRAM_FLOW_NS)
-        return SK_PASS; /* Safe: the answer to a datagram that egress policy let out. */
-    return deny(ctx, endpoint, identity, &remote);
+    if (same_address(&local, &remote))
+        return inside(ctx, endpoint);
+    return judge_connection(ctx, endpoint, &remote, &local);
 }

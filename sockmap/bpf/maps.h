@@ -37,8 +37,8 @@ __attribute__((section("maps/sk_storage"))) struct listeners_table_t listeners =
     .flags = BPF_F_NO_PREALLOC | BPF_F_CLONE};
 BPF_ANNOTATE_KV_PAIR(listeners, int, struct listener);
 
-/* Where sk_lookup finds kproxy's ingress listeners: 2 * endpoint for IPv4, 2 * endpoint + 1 for IPv6. */
-BPF_TABLE("sockmap", u32, u64, ingress, 2 * MAX_ENDPOINTS);
+/* Where sk_lookup finds kproxy's listeners: 4 * endpoint + 2 * direction + (IPv6 ? 1 : 0). */
+BPF_TABLE("sockmap", u32, u64, steering, 4 * MAX_ENDPOINTS);
 
 BPF_HASH(handshakes, u64, struct handshake, MAX_HANDSHAKES);
 BPF_HASH(pairs, u64, struct pair, MAX_HANDSHAKES);          /* cookie of U -> S, until user space takes it */
@@ -46,7 +46,8 @@ BPF_HASH(announced, struct tuple, struct announcement, MAX_HANDSHAKES);
 /* LRU: a flood of datagrams costs others their answers, never lets anything through. */
 BPF_TABLE("lru_hash", struct datagram_flow, u64, datagrams, MAX_DATAGRAM_FLOWS);
 
-BPF_SOCKHASH(spliced, u64, MAX_SLOTS);                      /* socket cookie -> socket */
+/* Socket cookie -> socket. A slot is free when its connection ends, a place here when the socket is closed. */
+BPF_SOCKHASH(spliced, u64, 4 * MAX_SLOTS);
 BPF_F_TABLE("array", u32, struct slot, slots, MAX_SLOTS, BPF_F_MMAPABLE);
 BPF_QUEUE(free_slots, u32, MAX_SLOTS);
 

@@ -61,17 +61,16 @@ static inline bool endpoint_splices(u32 id) {
     return endpoint && endpoint->splice;
 }
 
-/* A slot and a place in the sockhash for this socket; false: it stays plain TCP. */
-static inline bool enter_map(struct bpf_sock_ops *ctx, struct socket_state *state, u64 netns) {
-    u32 index = 0;
-    if (free_slots.pop(&index)) {
+/* A slot of one's own, with the first grant and no peer; 0: there is none left. */
+static inline struct slot *take_slot(u32 *index, u32 role, u64 cookie, u64 netns) {
+    if (free_slots.pop(index)) {
         count(COUNT_NO_SLOT);
-        return false;
+        return 0;
     }
-    struct slot *slot = slots.lookup(&index);
+    u32 taken = *index;
+    struct slot *slot = slots.lookup(&taken);
     if (!slot)
-        return false;
-    u64 cookie = bpf_get_socket_cookie(ctx);
+        return 0;
     u32 generation = slot->mode_generation & 0xffffffff;
     slot->bytes = 0;
     slot->messages = 0;
@@ -86,23 +85,63 @@ static inline bool enter_map(struct bpf_sock_ops *ctx, struct socket_state *stat
     slot->peer_slot = NO_SLOT;
     slot->cookie = cookie;
     slot->netns = netns;
+    slot->role = role;
+    slot->mode_generation = generation; /* SPLICING */
+    return slot;
+}
+
+static inline void give_back(u32 index, u32 generation) {
+    struct slot *slot = slots.lookup(&index);
+    if (!slot || (slot->mode_generation & 0xffffffff) != generation)
+        return;
+    slot->mode_generation = ((u64)CLOSED << 32) | (generation + 1);
+    free_slots.push(&index, 0);
+}
+
+/* A slot and a place in the sockhash for this socket; 0: it stays plain TCP. */
+static inline struct slot *enter_map(struct bpf_sock_ops *ctx, struct socket_state *state, u64 netns) {
+    u32 index = 0;
+    u64 cookie = bpf_get_socket_cookie(ctx);
+    struct slot *slot = take_slot(&index, state->role, cookie, netns);
+    if (!slot)
+        return 0;
     slot->family = ctx->family;
-    slot->role = state->role;
     slot->local_port = ctx->local_port;
     slot->remote_port = bpf_ntohl(READ(ctx, remote_port));
     name_ends(ctx, &slot->local, &slot->remote);
-    slot->mode_generation = generation; /* SPLICING */
+    u32 generation = slot->mode_generation & 0xffffffff;
     int failed = spliced.sock_hash_update(ctx, &cookie, BPF_ANY);
     if (failed) {
-        /* Full, or a kind of socket that cannot be there (MPTCP): give the slot back. */
-        slot->mode_generation = ((u64)CLOSED << 32) | (generation + 1);
-        free_slots.push(&index, 0);
+        /* Full, or a kind of socket that cannot be there (MPTCP). */
+        give_back(index, generation);
         count(COUNT_NOT_IN_SOCKHASH);
-        return false;
+        return 0;
     }
     state->slot = index;
     state->slot_generation = generation;
-    return true;
+    state->in_sockhash = 1;
+    return slot;
+}
+
+/*
+ * A socket stays in the sockhash when its connection ends, because what it has not read would be lost with its place.
+ * Before it connects anew or listens, it is taken out: it is not of kproxy's flows any more, and what a listener
+ * accepts would inherit its callbacks and lose bytes.
+ */
+static inline void leave_map(struct bpf_sock_ops *ctx, struct socket_state *state) {
+    if (!state->in_sockhash)
+        return;
+    u64 cookie = bpf_get_socket_cookie(ctx);
+    spliced.delete(&cookie);
+    state->in_sockhash = 0;
+}
+
+static inline void listening(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
+    struct socket_state *state = sockets.sk_storage_get(sk, 0, 0);
+    if (!state)
+        return;
+    leave_map(ctx, state);
+    sockets.sk_storage_delete(sk);
 }
 
 static inline u64 sequence_key(u32 sent, u32 received) {
@@ -143,6 +182,12 @@ static inline struct socket_state *new_state(struct bpf_sock *sk, u32 role, u32 
     return state;
 }
 
+static inline bool is_host(u64 netns) {
+    u32 zero = 0;
+    struct control *c = control.lookup(&zero);
+    return c && c->host_netns == netns;
+}
+
 /* Would sk_lookup send this connection, opened on this node, to kproxy's ingress listener? */
 static inline bool is_redirected_ingress(struct bpf_sock_ops *ctx, u64 netns, u32 *endpoint) {
     struct address local, remote;
@@ -151,12 +196,8 @@ static inline bool is_redirected_ingress(struct bpf_sock_ops *ctx, u64 netns, u3
     if (!owner || is_loopback(&remote) || same_address(&local, &remote))
         return false;
     *endpoint = *owner;
-    u32 generation = generation_in_force();
-    u32 zero = 0;
-    struct control *c = control.lookup(&zero);
-    u32 identity = c && c->host_netns == netns ? c->host_identity : identity_of(generation, &local);
     u16 port = bpf_ntohl(READ(ctx, remote_port));
-    return decide(generation, *owner, INGRESS, identity, PROTOCOL_TCP, port) == REDIRECT;
+    return judge(*owner, INGRESS, &local, is_host(netns), PROTOCOL_TCP, port).action == REDIRECT;
 }
 
 static inline void announce(struct bpf_sock_ops *ctx, struct socket_state *state, u32 kind) {
@@ -182,6 +223,7 @@ static inline void connecting(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
         struct socket_state *state = new_state(sk, UPSTREAM, up->endpoint, EGRESS);
         if (!state)
             return;
+        state->cookie = bpf_get_socket_cookie(ctx);
         state->splice = up->flags & UPSTREAM_SPLICE ? 1 : 0;
         state->shown = up->client;
         state->shown_port = up->client_port;
@@ -190,14 +232,16 @@ static inline void connecting(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
             announce(ctx, state, ANNOUNCED_UPSTREAM);
         return;
     }
-    struct socket_state *redirected = sockets.sk_storage_get(sk, 0, 0);
-    if (redirected && redirected->role == CLIENT) {
-        call_me_on_close(ctx); /* so that a redirect which never arrives is counted */
-        return;
+    struct socket_state *known = sockets.sk_storage_get(sk, 0, 0);
+    if (known) {
+        leave_map(ctx, known);
+        if (known->role == CLIENT) {
+            call_me_on_close(ctx); /* so that a redirect which never arrives is counted */
+            return;
+        }
+        sockets.sk_storage_delete(sk);
     }
-    u32 zero = 0;
-    struct control *c = control.lookup(&zero);
-    if (!c || c->host_netns != netns)
+    if (!is_host(netns))
         return;
     struct address local, remote;
     name_ends(ctx, &local, &remote);
@@ -241,36 +285,61 @@ static inline void active_established(struct bpf_sock_ops *ctx, struct bpf_sock 
     leave_handshake(ctx, client, netns);
 }
 
-/* Both slots learn of each other; the active end may have sent before this and gone by TCP. */
-static inline void pair_slots(struct socket_state *own, struct handshake *active, u64 own_cookie) {
-    u32 own_index = own->slot, other_index = active->slot;
-    struct slot *mine = slots.lookup(&own_index);
-    if (!mine)
-        return;
-    struct slot *other = slots.lookup(&other_index);
-    if (!other || (other->mode_generation & 0xffffffff) != active->slot_generation)
-        return;
+/* Both slots learn of each other, the one that may be sending already last of all. */
+static inline void pair_slots(struct slot *mine, u32 own_index, struct slot *other, u32 other_index,
+                              u64 other_cookie) {
     mine->peer_slot = other_index;
+    mine->peer_cookie = other_cookie;
     other->peer_slot = own_index;
-    mine->peer_cookie = active->cookie;
-    other->peer_cookie = own_cookie;
+    other->peer_cookie = mine->cookie;
     count(COUNT_PAIRED);
 }
 
-/* S enters the map, and user space is told under U's cookie, so that U can follow. */
-static inline void offer_to_upstream(struct bpf_sock_ops *ctx, struct socket_state *state,
-                                     struct handshake *active, u64 netns) {
-    if (!active->splice || !may_splice_here(netns) || !enter_map(ctx, state, netns))
+/* P enters the map, where C is already; C may have sent before this and gone by TCP. */
+static inline void pair_with_client(struct bpf_sock_ops *ctx, struct socket_state *state,
+                                    struct handshake *active, u64 netns) {
+    u32 index = active->slot;
+    struct slot *client = slots.lookup(&index); /* NO_SLOT is beyond the map */
+    if (!client || (client->mode_generation & 0xffffffff) != active->slot_generation)
         return;
-    u32 index = state->slot;
-    struct slot *slot = slots.lookup(&index);
-    if (!slot)
+    struct slot *mine = enter_map(ctx, state, netns);
+    if (mine)
+        pair_slots(mine, state->slot, client, index, active->cookie);
+}
+
+/*
+ * S enters the map, and a slot is taken for U. The U of a server that is not on this node never enters, so it is
+ * user space that puts U's socket there, when it finds this pair (splicer.py).
+ */
+static inline void pair_with_upstream(struct bpf_sock_ops *ctx, struct socket_state *state,
+                                      struct handshake *active, u64 netns) {
+    if (!active->splice || !may_splice_here(netns))
         return;
-    slot->peer_cookie = active->cookie;
-    u64 upstream = active->cookie;
-    struct pair offer = {.server_cookie = slot->cookie, .server_slot = index};
-    if (pairs.update(&upstream, &offer))
+    struct slot *mine = enter_map(ctx, state, netns);
+    if (!mine)
+        return;
+    u32 index = 0;
+    u64 cookie = active->cookie;
+    struct slot *upstream = take_slot(&index, UPSTREAM, cookie, active->netns);
+    if (!upstream)
+        return;
+    pair_slots(mine, state->slot, upstream, index, cookie);
+    u32 generation = upstream->mode_generation & 0xffffffff;
+    struct pair pair = {.server_cookie = mine->cookie, .slot = index, .slot_generation = generation};
+    if (pairs.insert(&cookie, &pair)) {
+        give_back(index, generation);
         count(COUNT_HANDSHAKES_FULL);
+    }
+}
+
+/* Both ends of the pair do this when they close; deleting succeeds once. */
+static inline void end_pair(u64 upstream_cookie) {
+    struct pair *pair = pairs.lookup(&upstream_cookie);
+    if (!pair)
+        return;
+    u32 index = pair->slot, generation = pair->slot_generation;
+    if (!pairs.delete(&upstream_cookie))
+        give_back(index, generation);
 }
 
 static inline void passive_established(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
@@ -306,9 +375,9 @@ static inline void passive_established(struct bpf_sock_ops *ctx, struct bpf_sock
     if (role == PROXY && direction == EGRESS)
         count(COUNT_REDIRECTS_ARRIVED);
     if (role == SERVER)
-        offer_to_upstream(ctx, state, &active, netns);
-    else if (active.slot != NO_SLOT && enter_map(ctx, state, netns))
-        pair_slots(state, &active, bpf_get_socket_cookie(ctx));
+        pair_with_upstream(ctx, state, &active, netns);
+    else
+        pair_with_client(ctx, state, &active, netns);
 }
 
 /* The socket's last word: everything that was left in maps for it goes. */
@@ -322,10 +391,6 @@ static inline void closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
         announced.delete(&t);
         state->announced = 0;
     }
-    if (state->role == UPSTREAM) {
-        u64 cookie = bpf_get_socket_cookie(ctx);
-        pairs.delete(&cookie);
-    }
     if (state->handshake) {
         u64 key = state->handshake;
         struct handshake *left = handshakes.lookup(&key);
@@ -338,15 +403,15 @@ static inline void closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
     } else if (state->role == CLIENT && state->direction == EGRESS && state->slot == NO_SLOT) {
         count(COUNT_REDIRECTS_LOST);
     }
-    u32 index = state->slot;
-    if (index == NO_SLOT)
+    if (state->role == UPSTREAM) {
+        end_pair(state->cookie); /* its slot is the pair's */
         return;
-    state->slot = NO_SLOT;
-    struct slot *slot = slots.lookup(&index);
-    if (slot && (slot->mode_generation & 0xffffffff) == state->slot_generation) {
-        slot->mode_generation = ((u64)CLOSED << 32) | (state->slot_generation + 1);
-        free_slots.push(&index, 0);
     }
+    if (state->role == SERVER)
+        end_pair(state->peer_cookie);
+    if (state->slot != NO_SLOT)
+        give_back(state->slot, state->slot_generation);
+    state->slot = NO_SLOT;
 }
 
 int kproxy_sockops(struct bpf_sock_ops *ctx) {
@@ -359,6 +424,8 @@ int kproxy_sockops(struct bpf_sock_ops *ctx) {
         active_established(ctx, sk);
     else if (ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
         passive_established(ctx, sk);
+    else if (ctx->op == BPF_SOCK_OPS_TCP_LISTEN_CB)
+        listening(ctx, sk);
     else if (ctx->op == BPF_SOCK_OPS_STATE_CB && ctx->args[1] == BPF_TCP_CLOSE)
         closed(ctx, sk);
     return 0;

@@ -31,11 +31,29 @@ static inline int leave_to_tcp(struct slot *slot, u32 index, u32 size, u32 reaso
     return SK_PASS;
 }
 
+/* An upstream socket learns of its slot when it first sends: the slot was taken when its server was found. */
+static inline void find_slot(struct socket_state *state) {
+    struct pair *pair = pairs.lookup(&state->cookie);
+    if (!pair)
+        return;
+    state->slot = pair->slot;
+    state->slot_generation = pair->slot_generation;
+}
+
+/* Two slots are a pair where each names the other's socket: a slot may have got a new owner since it was named. */
+static inline bool is_paired(struct slot *slot, u64 peer) {
+    u32 index = slot->peer_slot;
+    struct slot *reader = slots.lookup(&index);
+    return reader && peer && reader->cookie == peer && reader->peer_cookie == slot->cookie;
+}
+
 int kproxy_splice(struct sk_msg_md *msg) {
     struct bpf_sock *sk = msg->sk;
     struct socket_state *state = sk ? sockets.sk_storage_get(sk, 0, 0) : 0;
     if (!state)
         return SK_PASS;
+    if (state->slot == NO_SLOT && state->role == UPSTREAM)
+        find_slot(state);
     u32 index = state->slot;
     struct slot *slot = slots.lookup(&index);
     u32 generation = state->slot_generation;
@@ -67,7 +85,7 @@ int kproxy_splice(struct sk_msg_md *msg) {
     if (cost > granted)
         return leave_to_tcp(slot, index, size, NO_CREDIT);
     u64 peer = slot->peer_cookie;
-    if (!peer)
+    if (!is_paired(slot, peer))
         return leave_to_tcp(slot, index, size, NO_PEER);
     /* Safe: the peer was found by sequence numbers, and what it may hold unread is bounded by the grant. */
     int moved = spliced.msg_redirect_hash(msg, &peer, BPF_F_INGRESS);

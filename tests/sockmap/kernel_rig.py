@@ -41,7 +41,7 @@ from sockmap.tables import Entry, IPNetwork, Tables
 TCP, UDP = 6, 17
 PASS, DENY, REDIRECT = Action.PASS, Action.DENY, Action.REDIRECT
 INGRESS, EGRESS = Direction.INGRESS, Direction.EGRESS
-LOCAL, ANNOUNCE = UpstreamFlag.EXPECT_LOCAL, UpstreamFlag.ANNOUNCE
+SPLICE, ANNOUNCE = UpstreamFlag.SPLICE, UpstreamFlag.ANNOUNCE
 
 # Identities of these tests: who opened a socket on the host, who has the node's address, the rest, then the pods.
 HOST, NODE, WORLD, FIRST_POD = 1, 3, 2, 100
@@ -149,7 +149,7 @@ class Rig:
         self._undo.callback(namespace.close)
         diag = self._see_into(namespace, neighbour=False)
         listeners = {
-            (EGRESS, 4): listen(namespace, socket.AF_INET, "0.0.0.0", device="lo"),
+            (EGRESS, 4): listen(namespace, socket.AF_INET, "127.0.0.1"),
             (INGRESS, 4): listen(namespace, socket.AF_INET, "127.0.0.1"),
             (INGRESS, 6): listen(namespace, socket.AF_INET6, "::1", only6=True),
             (EGRESS, 6): listen(namespace, socket.AF_INET6, "::1", only6=True),
@@ -157,8 +157,6 @@ class Rig:
         for (direction, _version), listener in listeners.items():
             self._undo.callback(listener.close)
             self.marks.mark_listener(listener, number, direction)
-            if direction == INGRESS:
-                self.marks.steer_to(listener, number)
         ports = listeners[EGRESS, 4].getsockname()[1], listeners[EGRESS, 6].getsockname()[1] * egress6
         self.marks.set_endpoint(number, pod.v4, pod.v6, ports, splice)
         for address in pod.addresses:
@@ -364,7 +362,7 @@ class Rig:
         *,
         client: tuple[IPAddress, int] | None = None,
         source: str | None = None,
-        flags: UpstreamFlag = LOCAL,
+        flags: UpstreamFlag = SPLICE,
     ) -> socket.socket:
         """U: marked, and connected from inside a pod; from `source` where one is given."""
         version = ip_address(destination[0]).version
@@ -377,7 +375,7 @@ class Rig:
         return upstream
 
     def egress(
-        self, client: str, server: str, *, family: Family = V4, port: int = 8080, flags: UpstreamFlag = LOCAL
+        self, client: str, server: str, *, family: Family = V4, port: int = 8080, flags: UpstreamFlag = SPLICE
     ) -> Flow:
         """A flow under egress policy, whose rules must say REDIRECT: the client's socket is the first to act."""
         listener = self.server(server, port, family)
@@ -411,26 +409,18 @@ class Rig:
     def _flow(
         self, c: socket.socket, p: socket.socket, u: socket.socket, s: socket.socket, origin: Origin | None
     ) -> Flow:
-        for own in (p, u):
-            if self.slot(own) != NO_SLOT:
-                self.splicer.adopt(self.slot(own), own)
-                self._of_test.callback(self.splicer.release, self.slot(own))
-        slots = {
-            "client": self.slot(c),
-            "proxy": self.slot(p),
-            "upstream": self.slot(u),
-            "server": self.slot(s),
-        }
+        slots = {"client": self.slot(c), "proxy": self.slot(p), "server": self.slot(s)}
+        slots["upstream"] = self.splicer.join(u)
+        if slots["proxy"] != NO_SLOT:
+            self.splicer.adopt(slots["proxy"], p)
+        for own in ("proxy", "upstream"):
+            self._of_test.callback(self.splicer.release, slots[own])
         return Flow(c, p, u, s, origin, slots)
 
 
-def listen(
-    namespace: NetworkNamespace, family: int, address: str, *, device: str | None = None, only6: bool = False
-) -> socket.socket:
+def listen(namespace: NetworkNamespace, family: int, address: str, *, only6: bool = False) -> socket.socket:
     """A listener as the service makes them."""
     listener = namespace.socket(family, socket.SOCK_STREAM)
-    if device is not None:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
     if only6:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     listener.bind((address, 0))

@@ -1,6 +1,6 @@
 """The header that the programs read and its mirror in Python agree: every size, offset and number.
 
-clang itself is asked: the mirror is written as static assertions behind the header, and a wrong one does not compile.
+clang itself is asked: the mirror stands as static assertions behind the header, and a wrong one does not compile.
 """
 
 from __future__ import annotations
