@@ -6,15 +6,14 @@ keeps its name and line numbers in messages. No kernel headers are needed: ``bpf
 
 from __future__ import annotations
 
-import contextlib
-import io
 import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sockmap.errors import CompileError, NotPermittedError
+from sockmap.complaints import Complaints, last_useful_line
+from sockmap.errors import CompileError, NotPermittedError, SockmapError
 from sockmap.layout import Event
 
 _SOURCES = Path(__file__).parent / "bpf"
@@ -69,6 +68,17 @@ def with_endpoint(instructions: bytes, endpoint: int) -> bytes:
     return bytes(patched)
 
 
+def _refused(what: str, complaints: str, error: Exception) -> SockmapError:
+    """Tell a failure in one line: of libbcc's complaints, the last that says something."""
+    if "Operation not permitted" in f"{complaints}{error}":
+        return NotPermittedError(
+            f"{what}: not permitted",
+            "run as root on the host, without a lockdown or seccomp profile that forbids bpf(2)",
+        )
+    said = last_useful_line(complaints) or str(error)
+    return CompileError(f"{what}: {said}", "report it with the version of the kernel and of libbcc")
+
+
 class Program:
     """The compiled programs and their maps; they live as long as this object."""
 
@@ -91,13 +101,11 @@ class Program:
             raise NotPermittedError("BPF programs can only be loaded by root", "run kproxy as root")
         flags = [f"-D{name}={value}ULL" for name, value in defines.items()]
         self._bcc: Any = bcc
-        try:
-            self._bpf: Any = bcc.BPF(text=source().encode(), cflags=[*flags, *_WARNINGS])
-        except Exception as error:  # bcc raises bare Exception for every failure
-            raise CompileError(
-                f"the BPF programs do not compile: {error}",
-                "the compiler's messages are above; is this libbcc 0.26 or newer?",
-            ) from error
+        with Complaints() as complaints:
+            try:
+                self._bpf: Any = bcc.BPF(text=source().encode(), cflags=[*flags, *_WARNINGS])
+            except Exception as error:  # bcc raises bare Exception for every failure
+                raise _refused("the BPF programs do not compile", complaints.text(), error) from error
 
     def load(self, name: str, program_type: int, attach_type: int) -> int:
         """Load one program; return its descriptor.
@@ -106,20 +114,12 @@ class Program:
             CompileError: the verifier refused it.
             NotPermittedError: EPERM.
         """
-        complaint = io.StringIO()
-        try:
-            with contextlib.redirect_stderr(complaint):
+        with Complaints() as complaints:
+            try:
                 function = self._bpf.load_func(name.encode(), program_type, attach_type=attach_type)
-        except Exception as error:  # as above
-            if "Operation not permitted" in str(error):
-                raise NotPermittedError(
-                    f"the kernel refuses BPF program {name!r}: {error}",
-                    "run as root, and without a lockdown or seccomp profile that forbids bpf(2)",
-                ) from error
-            raise CompileError(
-                f"the kernel refuses BPF program {name!r}: {error}",
-                "the verifier's log is above; report it with the kernel's version",
-            ) from error
+            except Exception as error:  # as above
+                what = f"the kernel refuses BPF program {name}"
+                raise _refused(what, complaints.text(), error) from error
         return int(function.fd)
 
     def instructions(self, name: str) -> bytes:
