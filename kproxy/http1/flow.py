@@ -394,7 +394,7 @@ class Http1Flow:
         if self._responses.buffered:
             self._phase = IDLE
             self._unsolicited(self._responses.take_rest())
-        elif exchange.persistent and requests.complete and not self._draining and not self._server_ended:
+        elif exchange.persistent and requests.complete and not self._draining:
             self._phase = IDLE
             self._reading.release(PIPELINE_IS_FULL)
             if requests.buffered:

@@ -55,7 +55,7 @@ class MessageReader:
 
     def _begin(self, start: int, end: int, body: int) -> None:
         """A head stands in [start, end): check all that is there of its body, and make both ready."""
-        if start == 0 and end + body == len(self._data) and body >= 0:
+        if start == 0 and end + body == len(self._data):
             # One read, one message: nothing to cut.
             self._ready = self._data
             self._data = b""

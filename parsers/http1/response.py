@@ -87,11 +87,9 @@ class ResponseParser(MessageReader):
         body = head.body
         if self.answers_head or head.status in (_NO_CONTENT, _NOT_MODIFIED) or head.status < _FIRST_FINAL:
             body = 0
-        at = self._at
         try:
-            self._begin(at, at + len(head.raw), body)
+            self._begin(self._at, self._at + len(head.raw), body)
         except ParseError:
-            self._at = at
             return self._doubt()
         return head
 

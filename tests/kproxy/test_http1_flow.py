@@ -542,6 +542,13 @@ STORIES = {
         log     allow 0 /jobs/1
         abort   unexpected_101
     """,
+    "nothing behind a 101 that nobody asked for is sent on": """
+        client  {get}
+        >server {get}
+        server  {101}{ok}
+        log     allow 0 /jobs/1
+        abort   unexpected_101
+    """,
     "a 101 before the request's body is complete is a reset": """
         client  POST /jobs/ws HTTP/1.1¶Host: a¶Connection: Upgrade¶Upgrade: websocket¶Content-Length: 2¶¶
         >server POST /jobs/ws HTTP/1.1¶Host: a¶Connection: Upgrade¶Upgrade: websocket¶Content-Length: 2¶¶
@@ -669,6 +676,18 @@ STORIES = {
         log     deny 403 /secret
         tick    1
         tick    9
+    """,
+    "each head has its own time, also behind an exchange": """
+        client  G
+        tick    1
+        client  ET /jobs/1 HTTP/1.1¶Host: a¶¶
+        >server {get}
+        server  {ok}
+        >client {ok}
+        log     allow 200 /jobs/1
+        client  G
+        tick    9.5
+        tick    1
     """,
     "an idle connection ends without a word": """
         tick    1

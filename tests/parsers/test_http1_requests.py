@@ -75,6 +75,10 @@ TAKEN: dict[str, tuple[bytes, dict[str, Any]]] = {
         get(b"Connection: keep-alive", b"Connection: close"),
         {"keep_alive": False},
     ),
+    "close wins over a later keep-alive": (
+        get(b"Connection: close", b"Connection: keep-alive"),
+        {"keep_alive": False},
+    ),
     "HTTP/1.0 closes": (
         request(b"GET / HTTP/1.0", b"Host: a"),
         {"keep_alive": False, "http11": False, "host": b"a"},
@@ -501,7 +505,7 @@ SMALL = Limits(
     max_request_line=64,
     max_head=256,
     max_fields=4,
-    max_chunk_line=16,
+    max_chunk_line=24,
     max_chunk_overhead=20,
     max_trailers=32,
     max_trailer_fields=2,
@@ -523,13 +527,13 @@ AT_THE_LIMIT: dict[str, tuple[str, bytes, bytes]] = {
     ),
     "chunk line": (
         "limit_chunk_framing",
-        chunked(b"1;aaaaaaaaaaaa\r\nx\r\n0\r\n\r\n"),
-        chunked(b"1;aaaaaaaaaaaaaaa\r\nx\r\n0\r\n\r\n"),
+        chunked(b"1;" + b"a" * 20 + b"\r\nx\r\n0\r\n\r\n"),
+        chunked(b"1;" + b"a" * 21 + b"\r\nx\r\n0\r\n\r\n"),
     ),
     "chunk overhead": (
         "limit_chunk_framing",
-        chunked(b"1\r\nx\r\n" * 50 + b"0\r\n\r\n"),
-        chunked(b"00000001;aaaaaa\r\nx\r\n" * 50 + b"0\r\n\r\n"),
+        chunked(b"1;aaaaaaaaaaaaaaaa\r\nx\r\n" * 5 + b"0\r\n\r\n"),
+        chunked(b"1;aaaaaaaaaaaaaaaa\r\nx\r\n" * 6 + b"0\r\n\r\n"),
     ),
     "trailers": (
         "limit_trailers",
