@@ -67,6 +67,11 @@ SHAPES = (
         lambda i, n: Request(b"GET", b"/%bsvc%d/%x" % (b"x" * (i % 37), i, n)),
     ),
     Shape(
+        "path with a plain element inside",
+        lambda i: {"method": "GET", "path": f"/v[0-9]+/svc{i}/.*"},
+        lambda i, n: Request(b"GET", b"/v1/svc%d/%x" % (i, n)),
+    ),
+    Shape(
         "whole path",
         lambda i: {"method": "GET", "path": f"/svc{i}/jobs"},
         lambda i, n: Request(b"GET", b"/svc%d/jobs" % i),

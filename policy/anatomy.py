@@ -1,6 +1,6 @@
 """What a pattern says in plain text: the words it is, or the text it begins and ends with.
 
-RE2 is asked for nothing here: a pattern is cut into tokens, and only what is certain from them is used. A
+A pattern is cut into tokens, and only what is certain from them is used. A
 pattern that this module does not understand has no anatomy, and is matched whole. That what is found is true
 of RE2's matches is a property that the tests check on generated patterns.
 """
@@ -8,7 +8,12 @@ of RE2's matches is a property that the tests check on generated patterns.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import zip_longest
+
+import re2
 
 # One character or escape of a pattern, a class, a group's bracket, an operator.
 _TOKEN = re.compile(
@@ -37,6 +42,8 @@ class Anatomy:
     middle: bytes
     suffix: bytes
     words: tuple[bytes, ...] = ()
+    elements: tuple[tuple[int, bytes], ...] = ()
+    """(n, text): cut at each `/`, the n-th part of every match is just this text (0 is before the first `/`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,7 @@ def anatomy(source: bytes) -> Anatomy:
     after = cut[count:]
     suffix = _trailing(after)
     middle = after[: len(after) - len(suffix)]
-    return Anatomy(head, _text(after), _text(middle), suffix)
+    return Anatomy(head, _text(after), _text(middle), suffix, elements=tuple(_elements(cut)))
 
 
 def _without_anchors(source: bytes) -> bytes:
@@ -122,6 +129,33 @@ def _leading(tokens: list[Token]) -> int:
         count += 1
     repeated = count < len(tokens) and tokens[count].kind == "quantifier"
     return count - 1 if repeated and count else count
+
+
+def _elements(tokens: list[Token]) -> Iterator[tuple[int, bytes]]:
+    """Path elements that are plain text and stand at a known place: as long as only `/` itself can match `/`."""
+    place, plain, known = 0, True, b""
+    for token, following in zip_longest(tokens, tokens[1:]):
+        repeated = following is not None and following.kind == "quantifier"
+        if token.kind in ("open", "close", "either") or (token.plain == b"/" and repeated):
+            return
+        if token.kind == "class" and _may_be_slash(token.text):
+            return
+        if token.plain == b"/":
+            if plain and known:
+                yield place, known
+            place, plain, known = place + 1, True, b""
+        elif token.kind == "literal" and not repeated:
+            known += token.plain
+        else:
+            plain = False
+    if plain and known:
+        yield place, known
+
+
+@lru_cache(maxsize=1024)
+def _may_be_slash(one: bytes) -> bool:
+    """Whether a class matches `/`, in RE2's own reading of it."""
+    return re2.compile(one).fullmatch(b"/") is not None
 
 
 def _text(tokens: list[Token]) -> bytes:

@@ -219,9 +219,38 @@ class ByWord:
 
 def _by_path_head(items: list[_Item]) -> Node:
     """By the plain text that paths begin with; what says nothing of it stands beside."""
-    return _by_prefixes(
-        [(_path_head(item.rule), item.without("head")) for item in items], _GET["path"], _by_header
-    )
+    keyed = [(_path_head(item.rule), item.without("head")) for item in items]
+    return _by_prefixes(keyed, _GET["path"], _by_element)
+
+
+def _by_element(items: list[_Item]) -> Node:
+    """By one element of the path that many patterns name, wherever it stands: `jobs` of `/v[0-9]+/jobs/.*`."""
+    if len(items) <= FEW:
+        return _leaves(items)
+    texts: dict[int, set[bytes]] = {}
+    for item in items:
+        for place, text in _elements(item):
+            texts.setdefault(place, set()).add(text)
+    place = max(texts, key=lambda one: len(texts[one]), default=0)
+    if len(texts.get(place, ())) <= FEW:
+        return _by_header(items)
+    table: dict[bytes, list[_Item]] = {}
+    others: list[_Item] = []
+    for item in items:
+        found = dict(_elements(item)).get(place)
+        (others if found is None else table.setdefault(found, [])).append(item)
+    nodes = {text: _by_header(own) for text, own in table.items()}
+    return ByWord(partial(_element_of, place), nodes, _by_header(others) if others else None)
+
+
+def _elements(item: _Item) -> tuple[tuple[int, bytes], ...]:
+    pattern = item.open_pattern("path")
+    return pattern.parts.elements if pattern else ()
+
+
+def _element_of(place: int, request: Request) -> bytes | None:
+    parts = request.path.split(b"/", place + 1)
+    return parts[place] if place < len(parts) else None
 
 
 def _path_head(rule: HttpRule) -> bytes:

@@ -83,6 +83,7 @@ PATHS = (
     *("/jobsearch", "/admin", "/v1/jobs/7", "/v1/", "/x.y"),
 )
 PATTERNS = (
+    *("/[^/]+/jobs/.*", "/v[0-9]/jobs/7", "/v[0-9]/[a-z]+/7", "/[a-z]+/12/x", "/[a-z]+/jobs"),
     *("/jobs", "/jobs/[0-9]+", "/jobs/.*", "/.*", ".*", "/v1/", "/v1/.*", "/(jobs|admin)"),
     *("/jobs|/admin", "^/jobs$", "/[a-z]+", "/[a-z]+/[0-9]+", "/jobs/[^/]+/x", ".*/7"),
     *("/jobs?", "/x\\.y", "/x.y", "/jobs.*", "[^?]*", "/jobs\\?.*"),

@@ -64,6 +64,7 @@ texts = st.text("/ab12.jobs$]x-", max_size=12)
 @settings(max_examples=3000, deadline=None)
 @given(st.lists(pieces, max_size=7).map("".join), texts, st.booleans())
 @example("/jobs/.*", "/jobs/1", False)
+@example("/[^/]+/jobs/.*", "/a/jobs/1", False)
 @example("(?i)/a", "/A", False)
 def test_what_patterns_say_in_plain_text_is_true(text: str, value: str, fold: bool) -> None:
     """Words, head, suffix and the parts between: matching by them is matching by RE2."""
@@ -84,6 +85,9 @@ def test_what_patterns_say_in_plain_text_is_true(text: str, value: str, fold: bo
         assert bool(known.matcher()(subject)) == matches
         headed = subject.startswith(known.head) and bool(known.rest_matcher()(subject[len(known.head) :]))
         assert headed == matches
+        if matches:
+            parts = subject.split(b"/")
+            assert fold or all(parts[place] == text for place, text in known.parts.elements)
         if known.suffix and not known.head:
             ends = subject.endswith(known.suffix)
             assert (ends and bool(known.middle_matcher()(subject[: -len(known.suffix)]))) == matches

@@ -238,7 +238,9 @@ def test_audit_of_connections() -> None:
     assert [judge(denied, get(path)).verdict for path in ("/jobs", "/x")] == ["audit", "deny"]
 
 
-@pytest.mark.parametrize("shape", ["/svc{}/[0-9]+", "/svc{}", "/{}/[a-z]+/x"])
+@pytest.mark.parametrize(
+    "shape", ["/svc{}/[0-9]+", "/svc{}", "/{}/[a-z]+/x", "/[a-z]+/svc{}/x", "/a[0-9]+/svc{}"]
+)
 def test_thousands_of_rules_each_find_their_own(shape: str) -> None:
     """With five thousand rules on one port, the rule that is named is the one that was meant."""
     revision = compiled(http_rule(*({"method": "GET", "path": shape.format(i)} for i in range(5000))))
