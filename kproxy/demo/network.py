@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -42,6 +43,7 @@ _POD_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # a DNS label, RFC 1123
 _MAX_PODS = 253  # .0 and .255 are taken by IPv4, .1 by the bridge
 # A program may be in a pod only for the moment of opening a socket there; who stays longer lives there.
 _LINGER_S = 0.02
+_DEATH_S = 5.0  # SIGKILL takes milliseconds, unless the kernel is stuck; then nothing helps
 
 
 @dataclass(frozen=True)
@@ -215,8 +217,7 @@ def remove_network(name: str) -> None:
     """
     namespaces = sorted(NETNS_DIR.glob(f"{name}.*"))
     for pid in _residents(namespaces):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        _kill(pid)
     links = [link for link in _links() if link == name or link.startswith(f"{name}.")]
     _ip(
         [*(f"link delete {link}" for link in links), *(f"netns delete {ns.name}" for ns in namespaces)],
@@ -241,6 +242,13 @@ def _residents(namespaces: Sequence[Path]) -> frozenset[int]:
         return seen
     time.sleep(_LINGER_S)
     return seen & look()
+
+
+def _kill(pid: int) -> None:
+    """Kill it and wait until it is dead: through a pidfd, which never means another process of that number."""
+    with suppress(ProcessLookupError), open(os.pidfd_open(pid), "rb") as process:
+        signal.pidfd_send_signal(process.fileno(), signal.SIGKILL)
+        select.select([process], [], [], _DEATH_S)
 
 
 def _links() -> list[str]:

@@ -26,7 +26,8 @@ COMMAND_TIMEOUT_S = 60.0  # of a short command: a curl, a look at a table
 _POLL_S = 0.01
 _TAIL_LINES = 15  # of a program's output, in an error
 
-# setpriv (util-linux): the kernel sends SIGTERM when the thread that started the program dies.
+# setpriv (util-linux): the kernel sends SIGTERM when the thread that started the program dies. It asks for that
+# about a millisecond after the fork; a caller that is killed within it leaves the program running.
 _DIES_WITH_US = ("setpriv", "--pdeathsig", "TERM", "--")
 
 

@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -17,8 +18,8 @@ import pytest
 
 from kproxy.demo.errors import NetworkError, ProcessError
 from kproxy.demo.inside import inside, listening_ports, processes_in
-from kproxy.demo.network import Network, PodSpec, network_leftovers, remove_network
-from kproxy.demo.process import running
+from kproxy.demo.network import NETNS_DIR, Network, PodSpec, network_leftovers, remove_network
+from kproxy.demo.process import READY_TIMEOUT_S, running
 
 pytestmark = pytest.mark.bpf
 
@@ -111,12 +112,21 @@ with Network({NAME!r}, [PodSpec("old")]) as net:
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as former:
         assert former.stdout is not None
         sleeper = int(former.stdout.readline())
+        until(lambda: sleeper in processes_in(NETNS_DIR / f"{NAME}.old"))
         former.kill()
     assert f"namespace {NAME}.old" in network_leftovers(NAME)
     with Network(NAME, [PodSpec("new")]):
         assert f"namespace {NAME}.old" not in network_leftovers(NAME)
         assert not _alive(sleeper)
     assert network_leftovers(NAME) == []
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def _alive(pid: int) -> bool:
@@ -187,7 +197,7 @@ def test_a_program_ends_with_its_starter() -> None:
     """Should the caller be killed, what it started gets SIGTERM from the kernel."""
     script = """
 import sys, time
-from kproxy.demo.process import running
+from kproxy.demo.process import READY_TIMEOUT_S, running
 with running(["sleep", "600"]) as sleeper:
     print(sleeper.pid, flush=True)
     time.sleep(600)
@@ -195,6 +205,7 @@ with running(["sleep", "600"]) as sleeper:
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as starter:
         assert starter.stdout is not None
         sleeper = int(starter.stdout.readline())
+        until(lambda: Path(f"/proc/{sleeper}/comm").read_text() == "sleep\n")
         pidfd = os.pidfd_open(sleeper)
         starter.kill()
     poller = select.poll()
