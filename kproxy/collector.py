@@ -156,6 +156,9 @@ class NodeCollector(Collector):
 
     def _node(self) -> Iterator[Metric]:
         modes = {(mode,): int(mode == self._fail_mode) for mode in ("closed", "open")}
+        told = "Endpoints of this node, by whether they are enforced."
+        states = {(state,): count for state, count in self._metrics.endpoints.items()}
+        yield _gauge("kproxy_endpoints", told, ("state",), states)
         yield _gauge("kproxy_fail_mode", "1 for the configured failMode.", ("mode",), modes)
         yield _counter(
             "kproxy_fail_open_seconds",

@@ -123,6 +123,8 @@ class Metrics:
         self.upstream_latency = Histogram()
         self.reloads = Reloads()
         self.fail_open_seconds = 0.0
+        self.endpoints: Mapping[str, int] = {}
+        """How many endpoints of this node are `enforced`, and how many `failed` to be."""
 
     def request_cell(self, key: RequestKey) -> Cell:
         """Give the counter of requests for `key`, or that of the rule "other" where there are too many."""

@@ -64,9 +64,9 @@ def run(config: Config) -> int:
     # From here on changes are noticed: none that comes while the files are read is missed.
     watch = Watch((*config.rules, config.endpoints))
     wanted = reload.read(config)
-    raise_descriptor_limit(config.limits.connections)
     with contextlib.ExitStack() as undo:
         hooks = undo.enter_context(Hooks())
+        raise_descriptor_limit(config.limits.connections)
         neighbours = Neighbours(hooks.sockets)
         undo.callback(neighbours.close)
         neighbours.look()
@@ -154,9 +154,11 @@ class Service:
         return 0
 
     def not_ready(self) -> Sequence[str]:
-        """Give the reasons why the node is not ready."""
-        reasons = [] if self._ready else ["the hooks are not attached, or no longer"]
-        return reasons + [f"{name}: {why}" for name, why in self._directory.failures.items()]
+        """Give the reasons why the node is not ready.
+
+        An endpoint whose namespace is not there is none: pods come and go, and the others are enforced.
+        """
+        return [] if self._ready else ["the hooks are not attached, or no longer"]
 
     def status(self) -> Status:
         """Describe everything."""
@@ -266,6 +268,8 @@ class Service:
         opened, closed = self._directory.check() if check else self._directory.want(self._wanted.endpoints)
         for endpoint in closed:
             _log.info("endpoint left", endpoint=str(endpoint.name))
+        enforced = len(list(self._directory))
+        self._metrics.endpoints = {"enforced": enforced, "failed": len(self._directory.failures)}
         if not opened and check:
             return
         for endpoint in opened:
