@@ -21,7 +21,9 @@ _LOOK_ALIKE: Final = bytes(c if chr(c).isalnum() and c < 128 else ord("-") for c
 MAX_LIST: Final = 32
 
 # Fields that may be named in Connection because they concern one hop only (RFC 9110 section 7.6.1).
-_ONE_HOP: Final = frozenset((b"keep-alive", b"te", b"upgrade", b"proxy-connection", b"close"))
+_ONE_HOP: Final = frozenset(
+    (b"keep-alive", b"te", b"upgrade", b"proxy-connection", b"close", b"http2-settings")
+)
 # An intermediary behind us drops what Connection names: these would change framing or routing.
 _NEVER_NAMED: Final = frozenset((b"content-length", b"transfer-encoding", b"host"))
 

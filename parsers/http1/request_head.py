@@ -162,10 +162,10 @@ def _asks_upgrade(fields: Fields, options: list[bytes]) -> bool:
 
     An upgrade to HTTP/2 (RFC 7540 section 3.2) or to TLS (RFC 2817) would carry requests past the rules.
     """
-    if framing.values_of(fields, b"http2-settings"):
-        raise refusal("http2_settings")
     protocols = framing.list_of(framing.values_of(fields, b"upgrade"))
     for protocol in protocols:
         if protocol.startswith((b"h2", b"h3", b"http", b"tls")):
             raise refusal("upgrade_http", protocol)
+    if framing.values_of(fields, b"http2-settings"):
+        raise refusal("http2_settings")
     return bool(protocols) and b"upgrade" in options

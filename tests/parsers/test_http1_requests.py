@@ -476,6 +476,14 @@ REFUSED: dict[str, tuple[str, bytes]] = {
     "an empty Expect": ("expect", get(b"Expect:")),
     "another Expect in HTTP/1.0": ("expect", request(b"GET / HTTP/1.0", b"Expect: y")),
     "Upgrade: h2c": ("upgrade_http", get(b"Connection: Upgrade", b"Upgrade: h2c")),
+    "Upgrade: h2c as curl --http2 sends it": (
+        "upgrade_http",
+        get(
+            b"Connection: Upgrade, HTTP2-Settings",
+            b"Upgrade: h2c",
+            b"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA",
+        ),
+    ),
     "Upgrade: h2c among others": ("upgrade_http", get(b"Connection: Upgrade", b"Upgrade: websocket, H2C")),
     "Upgrade: h2c without its option": ("upgrade_http", get(b"Upgrade: h2c")),
     "Upgrade to TLS": ("upgrade_http", get(b"Connection: Upgrade", b"Upgrade: TLS/1.3, HTTP/1.1")),
