@@ -36,10 +36,10 @@ def values_of(fields: Fields, name: bytes) -> list[bytes]:
 def list_of(values: Sequence[bytes]) -> list[bytes]:
     """The members of a comma-separated list field in lower case (RFC 9110 section 5.6.1), empty ones dropped.
 
-    Raises ParseError limit_list.
+    Raises ParseError long_list.
     """
     if sum(value.count(b",") for value in values) >= MAX_LIST:
-        raise refusal("limit_list", values[0])
+        raise refusal("long_list", values[0])
     members = (part.strip(b" \t") for value in values for part in value.lower().split(b","))
     return [member for member in members if member]
 

@@ -60,11 +60,11 @@ REASONS: Final[dict[str, tuple[int, str]]] = {
     "expect": (_BAD, "an Expect other than 100-continue"),
     "upgrade_http": (_BAD, "an Upgrade to another HTTP or to TLS, whose requests nobody would judge"),
     "http2_settings": (_BAD, "HTTP2-Settings, which belongs to an upgrade to HTTP/2"),
+    "long_list": (_BAD, "a Connection or Upgrade of more than 32 members"),
     # limits
     "limit_request_line": (_URI, "a request line over the limit"),
     "limit_head": (_LARGE, "a head over the limit"),
     "limit_fields": (_LARGE, "more fields than the limit"),
-    "limit_list": (_LARGE, "a Connection or Upgrade of more than 32 members"),
     "limit_chunk_framing": (_BAD, "chunk framing over the limit"),
     "limit_trailers": (_LARGE, "a trailer section over the limit"),
     # ends

@@ -529,7 +529,7 @@ AT_THE_LIMIT: dict[str, tuple[str, bytes, bytes]] = {
     "head without an end": ("limit_head", get(), b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 200),
     "fields": ("limit_fields", get(b"a: 1", b"b: 1", b"c: 1"), get(b"a: 1", b"b: 1", b"c: 1", b"d: 1")),
     "list": (
-        "limit_list",
+        "long_list",
         get(b"Connection: close" + b"," * 31),
         get(b"Connection: close" + b"," * 32),
     ),
