@@ -21,7 +21,8 @@ STREAMS = corpus()
 
 # A server that has not answered for this long will not: it waits for the rest of a message.
 SILENCE_S = 0.3
-START_S = 10.0
+# A busy machine may take this long to start a server, or the server to write what it has seen.
+PATIENCE_S = 10.0
 
 
 class Server:
@@ -34,8 +35,8 @@ class Server:
         self._read = 0
 
     def seen(self, at_least: int) -> list[str]:
-        """`METHOD TARGET` of each request since the last call; waits shortly for as many as are expected."""
-        deadline = time.monotonic() + SILENCE_S
+        """`METHOD TARGET` of each request since the last call; waits for as many as are expected."""
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             lines = self._log.read_text(errors="replace").splitlines()[self._read :]
             if len(lines) >= at_least or time.monotonic() > deadline:
@@ -74,7 +75,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     log = folder / "seen.log"
     with log.open("w") as out, subprocess.Popen(command(request.param, folder, port), stdout=out) as process:
         try:
-            deadline = time.monotonic() + START_S
+            deadline = time.monotonic() + PATIENCE_S
             while True:
                 try:
                     socket.create_connection(("127.0.0.1", port)).close()
