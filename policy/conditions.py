@@ -7,7 +7,8 @@ have answered already.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -155,15 +156,29 @@ def _decode(text: bytes) -> bytes | None:
     return _ESCAPE.sub(lambda found: bytes((int(found[1], 16),)), text.replace(b"+", b" "))
 
 
-_AMPERSAND = re.compile(rb"&")
-_AMPERSAND_OR_SEMICOLON = re.compile(rb"[&;]")
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The decoded query parameters of a path: all values by name, None for a value that cannot be decoded."""
+
+    values: Mapping[bytes, Sequence[bytes | None]]
+    readable: bool
+    """Whether every name could be decoded."""
 
 
-def parameters(path: bytes, separator: re.Pattern[bytes]) -> list[tuple[bytes | None, bytes | None]]:
-    """The decoded query parameters of a path; None for what cannot be decoded."""
-    query = path.partition(b"?")[2]
-    pairs = (part.partition(b"=") for part in separator.split(query) if part)
-    return [(_decode(name), _decode(value)) for name, _, value in pairs]
+# Several rules look at one request's query in turn; a few requests are judged at a time.
+@lru_cache(maxsize=16)
+def parameters(path: bytes, separators: str = "&") -> Parameters:
+    """The parameters of a path's query string, split at any of these characters."""
+    values: dict[bytes, list[bytes | None]] = {}
+    readable = True
+    for part in re.split(f"[{separators}]".encode(), path.partition(b"?")[2]):
+        name, _, value = part.partition(b"=")
+        decoded = _decode(name)
+        if decoded is None:
+            readable = False
+        elif part:
+            values.setdefault(decoded, []).append(_decode(value))
+    return Parameters(values, readable)
 
 
 def _query(test: QueryTest, *, deny: bool) -> Condition:
@@ -175,17 +190,16 @@ def _query(test: QueryTest, *, deny: bool) -> Condition:
     matches: Callable[[bytes], Any] = test.value.matcher() if test.value else lambda value: True
 
     def denied(request: Request) -> bool:
-        path = request.path
-        return any(
-            key is None or (key == name and (value is None or bool(matches(value))))
-            for separator in (_AMPERSAND, _AMPERSAND_OR_SEMICOLON)
-            for key, value in parameters(path, separator)
-        )
+        for separators in ("&", "&;"):
+            found = parameters(request.path, separators)
+            values = found.values.get(name, ())
+            if not found.readable or any(value is None or matches(value) for value in values):
+                return True
+        return False
 
     def allowed(request: Request) -> bool:
-        found = parameters(request.path, _AMPERSAND)
-        values = [value for key, value in found if key == name]
-        readable = all(key is not None for key, _ in found)
-        return readable and bool(values) and all(value is not None and matches(value) for value in values)
+        found = parameters(request.path)
+        values = found.values.get(name, ())
+        return found.readable and bool(values) and all(v is not None and matches(v) for v in values)
 
     return denied if deny else allowed

@@ -46,7 +46,7 @@ class TooCostly(PolicyError):
 
     def __init__(self, steps: int) -> None:
         super().__init__(
-            f"the patterns on this port come to {steps} instructions for each byte of a path, "
+            f"the rules on this port come to {steps} instructions for each byte of a path, "
             f"{MAX_STEPS} are allowed"
         )
 
@@ -126,9 +126,10 @@ class _Item:
 
     @property
     def steps(self) -> int:
-        """Program sizes of the patterns that a leaf of this would run."""
-        patterns = (self.open_pattern(question) for question in _PATTERN)
-        return sum(pattern.program for pattern in patterns if pattern and not pattern.words)
+        """Program sizes of the patterns that a leaf of this would run, and one for asking it at all."""
+        patterns = [self.open_pattern(question) for question in _PATTERN]
+        patterns += [test.value for test in self.rule.query]
+        return 1 + sum(pattern.program for pattern in patterns if pattern and not pattern.words)
 
 
 _PATTERN: dict[str, Callable[[HttpRule], Pattern | None]] = {
