@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import repeat
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -158,6 +159,18 @@ def build(rules: Iterable[HttpRule], answers: Iterable[Judgement], *, deny: bool
     if node.steps > MAX_STEPS:
         raise TooCostly(node.steps)
     return node
+
+
+def cost(rules: Sequence[HttpRule], *, deny: bool) -> None:
+    """Check rules of one list by themselves, before it is known which others they come into force with.
+
+    Raises:
+        TooCostly: as for `build`.
+    """
+    patterns = [pattern for rule in rules for get in _PATTERN.values() if (pattern := get(rule))]
+    if len(rules) + sum(pattern.program for pattern in patterns) > MAX_STEPS:
+        unused = Judgement("deny", False, "", "", False)
+        build(rules, repeat(unused, len(rules)), deny=deny)
 
 
 def _leaves(items: Sequence[_Item]) -> Node:

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from policy import cilium, kubernetes
+from policy import cilium, engine, kubernetes
 from policy.errors import Problem
 from policy.fields import metadata
 from policy.lint import lint
-from policy.model import Policy
+from policy.model import Policy, PortRule, Rule
 from policy.shapes import Anything, Cursor, ListOf, Owner, Record, Report, Shape, Text, kind_of, suggest
 from policy.text import read
 
@@ -63,7 +63,7 @@ def load(files: Iterable[tuple[str, str]]) -> Loaded:
             policies += _document(Cursor(document.value, document.root, report), _stem(file))
             errors += report.errors
             warnings += report.warnings
-    errors += _same_names(policies)
+    errors += [*_same_names(policies), *_too_costly(policies)]
     warnings += [*_names_across_kinds(policies), *lint(policies)]
     return Loaded(tuple(policies), tuple(errors), tuple(warnings))
 
@@ -196,6 +196,30 @@ def _same_names(policies: list[Policy]) -> list[Problem]:
                 )
             )
     return problems
+
+
+def _too_costly(policies: list[Policy]) -> list[Problem]:
+    """Lists of requests that could stall the node on a long path."""
+    problems = []
+    for policy in policies:
+        for direction in (policy.ingress, policy.egress):
+            for port in _ports(direction.allow):
+                problems += _cost(port, deny=False)
+            for port in _ports(direction.deny):
+                problems += _cost(port, deny=True)
+    return problems
+
+
+def _ports(rules: Iterable[Rule]) -> Iterable[PortRule]:
+    return (port for rule in rules for port in rule.ports or ())
+
+
+def _cost(port: PortRule, *, deny: bool) -> list[Problem]:
+    try:
+        engine.cost(port.http or (), deny=deny)
+    except engine.TooCostly as cost:
+        return [port.place.problem(str(cost), cost.mend)]
+    return []
 
 
 def _names_across_kinds(policies: list[Policy]) -> list[Problem]:
