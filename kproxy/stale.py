@@ -37,9 +37,7 @@ def reset_stale(endpoint: EnforcedEndpoint, policy: NodePolicy, own: OwnSockets)
     try:
         listening = endpoint.diag.listening_ports()
         for connection in endpoint.diag.connections():
-            if _stale(endpoint, policy, own, listening, connection) and endpoint.diag.destroy(
-                connection.name, connection.cookie
-            ):
+            if _stale(endpoint, policy, own, listening, connection) and endpoint.diag.destroy(connection):
                 ended += 1
     except OSError as error:
         _log.warning("old connections cannot be reset", endpoint=str(endpoint.name), error=str(error))

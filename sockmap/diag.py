@@ -61,36 +61,40 @@ class Connection(NamedTuple):
     """One TCP socket of a dump.
 
     ``cookie`` is what SO_COOKIE would say (8 bytes, host order); ``accepted`` is false while it waits in a
-    listener's queue.
+    listener's queue; ``device`` is the number of the device that it is bound to, or 0.
     """
 
     name: Name
     cookie: bytes
     accepted: bool
+    device: int
 
 
 class SockDiag:
-    """A sock_diag socket inside one network namespace."""
+    """A sock_diag socket inside one network namespace.
+
+    A socket that is bound to a device is found only where the question names that device.
+    """
 
     def __init__(self, namespace: NetworkNamespace) -> None:
         self._netlink = namespace.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
         self._netlink.bind((0, 0))
 
-    def unread(self, name: Name) -> int | None:
+    def unread(self, name: Name, device: int = 0) -> int | None:
         """Return the memory charged to a socket's receive queue, in bytes; None where it is gone.
 
         For a spliced socket that is exactly the redirected bytes which it has not read.
         """
-        reply = self._ask(name, 1 << (_EXTENSION_SKMEMINFO - 1))
+        reply = self._ask(name, device, 1 << (_EXTENSION_SKMEMINFO - 1))
         if reply is None:
             return None
         memory = _attributes(reply).get(_EXTENSION_SKMEMINFO)
         return None if memory is None else int.from_bytes(memory[:4], "little")
 
-    def progress(self, name: Name) -> Progress | None:
+    def progress(self, name: Name, device: int = 0) -> Progress | None:
         """Return how far a reader has come; None where it is gone."""
         wanted = 1 << (_EXTENSION_SKMEMINFO - 1) | 1 << (_EXTENSION_INFO - 1)
-        reply = self._ask(name, wanted)
+        reply = self._ask(name, device, wanted)
         if reply is None:
             return None
         found = _attributes(reply)
@@ -101,9 +105,9 @@ class SockDiag:
         queued = int.from_bytes(reply[_RQUEUE : _RQUEUE + 4], "little")
         return Progress(received, queued, int.from_bytes(memory[:4], "little"))
 
-    def sent(self, name: Name) -> Sent | None:
+    def sent(self, name: Name, device: int = 0) -> Sent | None:
         """Return how far a sender has come by TCP; None where it is gone."""
-        reply = self._ask(name, 1 << (_EXTENSION_INFO - 1))
+        reply = self._ask(name, device, 1 << (_EXTENSION_INFO - 1))
         info = None if reply is None else _attributes(reply).get(_EXTENSION_INFO)
         if reply is None or info is None:
             return None
@@ -118,13 +122,15 @@ class SockDiag:
         """Return the TCP ports that are listened on here."""
         return {listener.name.local_port for listener in self._dump(_LISTEN)}
 
-    def destroy(self, name: Name, cookie: bytes) -> bool:
+    def destroy(self, connection: Connection) -> bool:
         """Reset one connection (SOCK_DESTROY); false where it is gone already.
 
         Raises:
             OSError: EOPNOTSUPP: the kernel was built without it.
         """
-        self._netlink.send(self._message(_SOCK_DESTROY, _NLM_F_REQUEST | _NLM_F_ACK, name, 0, cookie))
+        name, cookie, _accepted, device = connection
+        flags = _NLM_F_REQUEST | _NLM_F_ACK
+        self._netlink.send(self._message(_SOCK_DESTROY, flags, name, device, 0, cookie))
         reply = self._netlink.recv(_RECEIVE_BYTES)
         code = -int(struct.unpack_from("=i", reply, _MESSAGE_HEADER)[0])
         if code in (0, errno.ENOENT):
@@ -135,20 +141,23 @@ class SockDiag:
         """Close it."""
         self._netlink.close()
 
-    def _message(self, kind: int, flags: int, name: Name, extensions: int, cookie: bytes) -> bytes:
+    def _message(
+        self, kind: int, flags: int, name: Name, device: int, extensions: int, cookie: bytes
+    ) -> bytes:
         body = (
             # The IPv6 form finds sockets of either family.
             _REQUEST.pack(socket.AF_INET6, _TCP, extensions, 0, 0xFFFFFFFF)
             + _PORTS.pack(name.local_port, name.remote_port)
             + name.local
             + name.remote
-            + bytes(4)
+            + device.to_bytes(4, "little")
             + cookie
         )
         return _HEADER.pack(_MESSAGE_HEADER + len(body), kind, flags, 1, 0) + body
 
-    def _ask(self, name: Name, extensions: int) -> bytes | None:
-        self._netlink.send(self._message(_SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, name, extensions, _ANY_COOKIE))
+    def _ask(self, name: Name, device: int, extensions: int) -> bytes | None:
+        question = self._message(_SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, name, device, extensions, _ANY_COOKIE)
+        self._netlink.send(question)
         reply = self._netlink.recv(_RECEIVE_BYTES)
         return None if int.from_bytes(reply[4:6], "little") == _NLMSG_ERROR else reply
 
@@ -177,14 +186,15 @@ class SockDiag:
 
 
 def _identify(message: bytes) -> Connection:
-    """Read an inet_diag_msg: family at 0, ports at 4, addresses at 8 and 24, cookie at 44, inode at 68."""
+    """Read an inet_diag_msg: ports at 4, addresses at 8 and 24, device at 40, cookie at 44, inode at 68."""
     local_port, remote_port = _PORTS.unpack_from(message, 4)
     local, remote = message[8:24], message[24:40]
     if message[0] == socket.AF_INET:
         prefix = bytes(10) + b"\xff\xff"
         local, remote = prefix + local[:4], prefix + remote[:4]
     name = Name(local, local_port, remote, remote_port)
-    return Connection(name, message[44:52], message[68:72] != bytes(4))
+    device = int.from_bytes(message[40:44], "little")
+    return Connection(name, message[44:52], message[68:72] != bytes(4), device)
 
 
 def _attributes(reply: bytes) -> dict[int, bytes]:

@@ -219,7 +219,7 @@ class Splicer:
             queued = int.from_bytes(fcntl.ioctl(own, termios.TIOCOUTQ, bytes(4)), "little")
             return Sent(acknowledged, queued)
         found = self._diag(slot)
-        return None if found is None else found[0].sent(found[1])
+        return None if found is None else found[0].sent(*found[1:])
 
     def _own_at(self, slot: int) -> socket.socket | None:
         """Our own socket at a slot, while the slot is that socket's."""
@@ -228,15 +228,14 @@ class Splicer:
             return None
         return own.socket
 
-    def _diag(self, slot: int) -> tuple[SockDiag, Name] | None:
-        """What sees the socket at a slot from inside its namespace, and what it is called there."""
+    def _diag(self, slot: int) -> tuple[SockDiag, Name, int] | None:
+        """What sees the socket at a slot from inside its namespace, and what it and its device are called."""
         view = self.snapshot(slot)
         diag = self.diags(view.netns)
         if diag is None:
             return None
-        return diag, Name(
-            bytes(view.local.bytes), view.local_port, bytes(view.remote.bytes), view.remote_port
-        )
+        local, remote = bytes(view.local.bytes), bytes(view.remote.bytes)
+        return diag, Name(local, view.local_port, remote, view.remote_port), view.device
 
     def _unread(self, slot: int) -> int | None:
         reader = self.peer(slot)
@@ -247,7 +246,7 @@ class Splicer:
         if own is not None:
             return _own_memory(own)
         found = self._diag(reader)
-        return None if found is None else found[0].unread(found[1])
+        return None if found is None else found[0].unread(*found[1:])
 
     def _progress(self, slot: int) -> Progress | None:
         reader = self.peer(slot)
@@ -260,7 +259,7 @@ class Splicer:
             received = int.from_bytes(info[BYTES_RECEIVED : BYTES_RECEIVED + 8], "little")
             return Progress(received, 0, _own_memory(own))
         found = self._diag(reader)
-        return None if found is None else found[0].progress(found[1])
+        return None if found is None else found[0].progress(*found[1:])
 
 
 def _cookie(own: socket.socket) -> bytes:

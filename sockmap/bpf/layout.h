@@ -149,10 +149,11 @@ struct slot {
     u64 peer_slot;                        /*  88   the slot of the reader (NO_SLOT: unknown) */
     struct address local, remote;         /*  96   this socket's own names, to find it through sock_diag */
     u32 local_port, remote_port;          /* 128 */
-    u32 family, role;                     /* 136 */
-    u64 message_end[16];                  /* 144   `bytes` after each of the last 16 messages */
-    u64 granted;                          /* 272   user space, after the first: generation << 48 | cost */
-    u64 reopen;                           /* 280   user space: generation << 48 | total read to the last byte */
+    u32 device, role;                     /* 136   the device that it is bound to, as sock_diag wants to know */
+    u64 told;                             /* 144   whether user space was told that it goes by TCP */
+    u64 message_end[16];                  /* 152   `bytes` after each of the last 16 messages */
+    u64 granted;                          /* 280   user space, after the first: generation << 48 | cost */
+    u64 reopen;                           /* 288   user space: generation << 48 | total read to the last byte */
 };
 
 /* ---- what user space is told ------------------------------------------------------------------------------ */

@@ -86,6 +86,8 @@ static inline struct slot *take_slot(u32 *index, u32 role, u64 cookie, u64 netns
     slot->cookie = cookie;
     slot->netns = netns;
     slot->role = role;
+    slot->device = 0;
+    slot->told = 0;
     slot->mode_generation = generation; /* SPLICING */
     return slot;
 }
@@ -105,7 +107,8 @@ static inline struct slot *enter_map(struct bpf_sock_ops *ctx, struct socket_sta
     struct slot *slot = take_slot(&index, state->role, cookie, netns);
     if (!slot)
         return 0;
-    slot->family = ctx->family;
+    struct bpf_sock *sk = ctx->sk;
+    slot->device = sk ? sk->bound_dev_if : 0;
     slot->local_port = ctx->local_port;
     slot->remote_port = bpf_ntohl(READ(ctx, remote_port));
     name_ends(ctx, &slot->local, &slot->remote);

@@ -12,22 +12,44 @@ static inline u64 grant_of(struct slot *slot, u64 tag) {
     return granted << 16 >> 16;
 }
 
-static inline void tell(struct slot *slot, u32 index, u32 kind, u32 reason) {
+/* Whether there was room for it in the ring buffer. */
+static inline bool tell(struct slot *slot, u32 index, u32 kind, u32 reason) {
     struct event e = {};
     e.kind = kind;
     e.slot_or_endpoint = index;
     e.generation_or_direction = slot->mode_generation & 0xffffffff;
     e.reason_or_identity = reason;
-    if (events.ringbuf_output(&e, sizeof(e), 0))
-        count(COUNT_EVENTS_LOST);
+    if (!events.ringbuf_output(&e, sizeof(e), 0))
+        return true;
+    count(COUNT_EVENTS_LOST);
+    return false;
+}
+
+static inline void count_tcp(struct slot *slot, u32 size) {
+    slot->tcp_bytes += size;
+    count_bytes(COUNT_TCP_BYTES + ((slot->role - 1) & 3), size);
 }
 
 static inline int leave_to_tcp(struct slot *slot, u32 index, u32 size, u32 reason) {
     slot->mode_generation = ((u64)BY_TCP << 32) | (slot->mode_generation & 0xffffffff);
-    slot->tcp_bytes += size;
-    count_bytes(COUNT_TCP_BYTES + ((slot->role - 1) & 3), size);
+    count_tcp(slot, size);
     count(COUNT_TO_TCP_NO_CREDIT + reason - NO_CREDIT);
-    tell(slot, index, EVENT_TO_TCP, reason);
+    slot->told = tell(slot, index, EVENT_TO_TCP, reason);
+    return SK_PASS;
+}
+
+/*
+ * Back from TCP only when all that was ever sent has been read: user space wrote that total, and nothing was sent
+ * since. Otherwise this message could overtake one that is still on its way.
+ */
+static inline bool reopens(struct slot *slot, u64 tag) {
+    return slot->reopen == (tag | (slot->bytes + slot->tcp_bytes));
+}
+
+static inline int stay_by_tcp(struct slot *slot, u32 index, u32 size) {
+    count_tcp(slot, size);
+    if (!slot->told) /* or nobody would ever bring it back */
+        slot->told = tell(slot, index, EVENT_TO_TCP, NO_CREDIT);
     return SK_PASS;
 }
 
@@ -61,17 +83,9 @@ int kproxy_splice(struct sk_msg_md *msg) {
         return SK_PASS;
     u64 tag = (u64)generation << GENERATION_SHIFT;
     u32 size = msg->size;
-    u32 sender = (slot->role - 1) & 3;
     if (slot->mode_generation >> 32 != SPLICING) {
-        /*
-         * Back from TCP only when all that was ever sent has been read: user space wrote that total, and nothing
-         * was sent since. Otherwise this message could overtake one that is still on its way.
-         */
-        if (slot->reopen != (tag | (slot->bytes + slot->tcp_bytes))) {
-            slot->tcp_bytes += size;
-            count_bytes(COUNT_TCP_BYTES + sender, size);
-            return SK_PASS;
-        }
+        if (!reopens(slot, tag))
+            return stay_by_tcp(slot, index, size);
         slot->mode_generation = generation;
         count(COUNT_REOPENED);
     }
@@ -94,15 +108,13 @@ int kproxy_splice(struct sk_msg_md *msg) {
     slot->bytes = bytes;
     slot->messages = messages;
     slot->message_end[messages & 15] = bytes;
-    count_bytes(COUNT_SPLICED_BYTES + sender, size);
+    count_bytes(COUNT_SPLICED_BYTES + ((slot->role - 1) & 3), size);
     if (granted != slot->grant_seen) {
         slot->grant_seen = granted;
         slot->ask_at = cost + (granted - cost) / 2;
     }
-    if (cost >= slot->ask_at) {
+    if (cost >= slot->ask_at && tell(slot, index, EVENT_ASK, 0))
         slot->ask_at = cost + (granted - cost) / 2 + 1; /* again when half of the rest is gone */
-        tell(slot, index, EVENT_ASK, 0);
-    }
     return SK_PASS;
 }
 
