@@ -22,6 +22,8 @@ FIRST_GRANT = 64 * 1024
 # The most that one direction may ever hold unread. A reader of ordinary TCP holds up to tcp_rmem[2], 6 MiB.
 BUDGET = 1024 * 1024
 
+STEADY_LOOKS = 4
+
 _MARKS = 8  # looks remembered: each tells how many messages the bytes up to it were
 GRANT_BITS = 48
 GRANT_MASK = (1 << GRANT_BITS) - 1
@@ -51,6 +53,7 @@ class Account:
     granted: int = FIRST_GRANT
     drift: int = 0
     drift_at: int = 0
+    steady: int = 0
 
     def counts_are_whole(self, counted: int, acknowledged: int) -> bool:
         """Whether the kernel side's count of a direction's TCP bytes can be trusted from here on.
@@ -58,18 +61,23 @@ class Account:
         The program that counts is not run for the message after one that failed for want of buffer space
         (EAGAIN), and counts that one whole though only a part was sent (net/ipv4/tcp_bpf.c,
         tcp_bpf_send_verdict). So a count may be off, and if that was the last message, the next goes uncounted.
-        It cannot when everything since was counted exactly: the count is off by as much as at an earlier look,
-        and has moved since.
+        A count that is exact has seen every message: it would have to be off by two that cancel each other out.
+        One that is off has, too, where it is off by the same at each of :data:`STEADY_LOOKS` looks and moved
+        between them: a sender found waiting for buffer space each time, with the same rest, would look alike,
+        but not so often.
 
         Args:
             counted: what the kernel side counted, read before the looks.
             acknowledged: what really went by TCP; all of it has been read.
         """
         drift = acknowledged - counted
-        if drift == self.drift and (drift == 0 or counted != self.drift_at):
+        if drift == 0:
             return True
-        self.drift, self.drift_at = drift, counted
-        return False
+        if drift != self.drift:
+            self.drift, self.drift_at, self.steady = drift, counted, 1
+        elif counted != self.drift_at:
+            self.drift_at, self.steady = counted, self.steady + 1
+        return self.steady >= STEADY_LOOKS
 
     def look(self, sent: int, messages: int, unread: int, ends: Sequence[int]) -> int:
         """Account for one look at the reader's queue and return the grant, which never shrinks.

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sockmap.credit import BUDGET, FIRST_GRANT, MESSAGE_COST, Account, tagged
+from sockmap.credit import BUDGET, FIRST_GRANT, MESSAGE_COST, STEADY_LOOKS, Account, tagged
 
 ENDS = 16  # message ends that a slot remembers
 
@@ -173,6 +173,23 @@ def test_one_small_reading_does_not_buy_the_whole_budget() -> None:
     account = Account(1)
     assert account.settle(0, 0, 100) == FIRST_GRANT
     assert account.settle(0, 0, 2 * BUDGET) == BUDGET
+
+
+def test_an_exact_count_is_whole() -> None:
+    """Nothing was missed: the direction may reopen at the first look."""
+    assert Account(1).counts_are_whole(5000, 5000)
+
+
+def test_a_count_that_is_off_must_be_off_by_the_same_while_it_moves() -> None:
+    """Looks at a direction that stands still prove nothing; each that finds another drift begins anew."""
+    account = Account(1)
+    assert not account.counts_are_whole(5000, 4000)
+    for _ in range(10):
+        assert not account.counts_are_whole(5000, 4000), "nothing was counted since"
+    for look in range(1, STEADY_LOOKS):
+        assert account.counts_are_whole(5000 + look, 4000 + look) == (look == STEADY_LOOKS - 1)
+    assert not account.counts_are_whole(7000, 5000), "another message was cut short"
+    assert account.counts_are_whole(7000, 7000), "its rest went uncounted: exact again"
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**48 - 1))
