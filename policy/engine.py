@@ -54,6 +54,20 @@ class TooCostly(PolicyError):
     mend = "begin path patterns with plain text (/jobs/.*), end host patterns with it, or use pathPrefix"
 
 
+class Node(Protocol):
+    """An index over rules."""
+
+    @property
+    def steps(self) -> int:
+        """Instructions that one byte of a request may visit, at the worst (bounds the time for a long path)."""
+
+    def first(self, request: Request) -> Judgement | None:
+        """The answer of a rule that matches, or None if none does."""
+
+    def candidates(self, request: Request) -> Sequence[Leaf]:
+        """The rules that could match: all that do, and few others."""
+
+
 @dataclass(frozen=True, slots=True)
 class Leaf:
     """A rule's remaining conditions, and what is answered where they hold."""
@@ -61,37 +75,42 @@ class Leaf:
     conditions: tuple[Condition, ...]
     answer: Judgement
     order: int
-
-    def matches(self, request: Request) -> bool:
-        """Whether every remaining condition holds."""
-        return all(condition(request) for condition in self.conditions)
-
-
-class Node(Protocol):
-    """An index over rules."""
-
     steps: int
-    """Instructions that one byte of a request may visit, at the worst (bounds the time for a long path)."""
+
+    def first(self, request: Request) -> Judgement | None:
+        """The answer, if every remaining condition holds."""
+        for condition in self.conditions:
+            if not condition(request):
+                return None
+        return self.answer
 
     def candidates(self, request: Request) -> Sequence[Leaf]:
-        """The rules that could match: all that do, and few others."""
+        """Itself."""
+        return (self,)
 
 
-class Leaves(tuple[Leaf, ...]):
-    """No index: the rules themselves. A tuple itself, as each object on the way is a miss of the cache."""
+class Leaves:
+    """No index: the rules themselves."""
 
-    steps: int
+    __slots__ = ("leaves", "steps")
+
+    def __init__(self, leaves: Iterable[Leaf]) -> None:
+        self.leaves = tuple(leaves)
+        self.steps = sum(leaf.steps for leaf in self.leaves)
+
+    def first(self, request: Request) -> Judgement | None:
+        """The answer of the first that matches."""
+        for leaf in self.leaves:
+            for condition in leaf.conditions:
+                if not condition(request):
+                    break
+            else:
+                return leaf.answer
+        return None
 
     def candidates(self, request: Request) -> Sequence[Leaf]:
         """All of them."""
-        return self
-
-
-def leaves(found: Iterable[Leaf], steps: int) -> Leaves:
-    """Leaves with what they may cost."""
-    made = Leaves(found)
-    made.steps = steps
-    return made
+        return self.leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +142,7 @@ class _Item:
         ]
         rest = conditions.of_rest(self.rule, deny=self.deny)
         together = conditions.all_of((*(one for one in asked if one is not None), *rest))
-        return Leaf(together, self.answer, self.order)
+        return Leaf(together, self.answer, self.order, self.steps)
 
     @property
     def steps(self) -> int:
@@ -174,7 +193,9 @@ def cost(rules: Sequence[HttpRule], *, deny: bool) -> None:
 
 
 def _leaves(items: Sequence[_Item]) -> Node:
-    return leaves((item.leaf() for item in items), sum(item.steps for item in items))
+    leaves = [item.leaf() for item in items]
+    # One alone stands for itself: each object on the way to it may be a miss of the cache.
+    return leaves[0] if len(leaves) == 1 else Leaves(leaves)
 
 
 def _by_method(items: list[_Item]) -> Node:
@@ -220,6 +241,14 @@ class ByWord:
         self._table: Mapping[Any, Node] = table
         self._others = others
         self.steps = max(node.steps for node in table.values()) + (others.steps if others else 0)
+
+    def first(self, request: Request) -> Judgement | None:
+        """Of the word, then of the others."""
+        node = self._table.get(self._get(request))
+        answer = node.first(request) if node is not None else None
+        if answer is not None or self._others is None:
+            return answer
+        return self._others.first(request)
 
     def candidates(self, request: Request) -> Sequence[Leaf]:
         """Those of the word, then the others."""
@@ -340,6 +369,14 @@ class ByPrefix:
         prefix = self._beginning(value, self._prefixes[at] if at >= 0 else None)
         return None if prefix is None else self._nodes[prefix]
 
+    def first(self, request: Request) -> Judgement | None:
+        """Of each prefix of the value, the longest first, then of the others."""
+        node = self._find(self._get(request))
+        answer = node.first(request) if node is not None else None
+        if answer is not None or self._others is None:
+            return answer
+        return self._others.first(request)
+
     def candidates(self, request: Request) -> Sequence[Leaf]:
         """Those of each prefix of the value, and the others."""
         node = self._find(self._get(request))
@@ -352,9 +389,13 @@ class ByPrefix:
 
 def _both(node: Node, above: Node) -> Node:
     """The rules at one prefix and at those that it begins with."""
-    if isinstance(node, Leaves) and isinstance(above, Leaves):
-        return leaves((*node, *above), node.steps + above.steps)
+    if isinstance(node, Leaf | Leaves) and isinstance(above, Leaf | Leaves):
+        return Leaves((*_of(node), *_of(above)))
     return Both(node, above)
+
+
+def _of(node: Leaf | Leaves) -> tuple[Leaf, ...]:
+    return node.leaves if isinstance(node, Leaves) else (node,)
 
 
 class Both:
@@ -366,6 +407,10 @@ class Both:
         self._first = first
         self._second = second
         self.steps = first.steps + second.steps
+
+    def first(self, request: Request) -> Judgement | None:
+        """Of the one, then of the other."""
+        return self._first.first(request) or self._second.first(request)
 
     def candidates(self, request: Request) -> Sequence[Leaf]:
         """Those of the one, then of the other."""
@@ -425,6 +470,14 @@ class ByPatterns:
         self._match = _set(list(nodes))
         below = max(node.steps for node in self._nodes) + (others.steps if others else 0)
         self.steps = sum(pattern.program for pattern in nodes) + below
+
+    def first(self, request: Request) -> Judgement | None:
+        """Of each pattern that matches, then of the others."""
+        for at in self._match(self._get(request)) or ():
+            answer = self._nodes[at].first(request)
+            if answer is not None:
+                return answer
+        return self._others.first(request) if self._others is not None else None
 
     def candidates(self, request: Request) -> Sequence[Leaf]:
         """Those of each pattern that matches, and the others."""

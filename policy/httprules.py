@@ -82,25 +82,19 @@ class HttpRules:
     def judge(self, request: Request) -> Judgement:
         """The verdict on one request."""
         if self._deny is not None:
-            for leaf in self._deny.candidates(request):
-                if leaf.matches(request):
-                    return leaf.answer
+            denied = self._deny.first(request)
+            if denied is not None:
+                return denied
         if self._open is not None:
             return self._open
         if self._edits is not None:
             return self._judge_with_edits(request)
-        for leaf in self._allow.candidates(request):
-            for condition in leaf.conditions:
-                if not condition(request):
-                    break
-            else:
-                return leaf.answer
-        return self._otherwise
+        return self._allow.first(request) or self._otherwise
 
     def _judge_with_edits(self, request: Request) -> Judgement:
         """Every rule that matches gets its edits made, in the order of the rules (as in Cilium's proxy)."""
         assert self._edits is not None
-        found = sorted({leaf.order for leaf in self._allow.candidates(request) if leaf.matches(request)})
+        found = sorted({leaf.order for leaf in self._allow.candidates(request) if leaf.first(request)})
         edits: list[HeaderEdit] = []
         matched: list[int] = []
         for order in found:

@@ -50,5 +50,6 @@ def test_every_rule_that_matches_is_found(written: list[dict[str, Any]], sent: l
     answers = [Judgement("allow", True, rule.name, "", True) for rule in loaded]
     tree = engine.build(loaded, answers)
     for request in sent:
-        found = {leaf.order for leaf in tree.candidates(request) if leaf.matches(request)}
+        found = {leaf.order for leaf in tree.candidates(request) if leaf.first(request)}
         assert found == {at for at, rule in enumerate(written) if matches(rule, request)}
+        assert tree.first(request) in ([answers[at] for at in found] or [None])
