@@ -20,8 +20,8 @@ from typing import Any
 
 import policy
 from benchmarks import machine
-from policy.engine import MAX_STEPS
 from policy.httprules import HttpRules, Miss
+from policy.indexes import MAX_STEPS
 from policy.model import HttpRule
 
 SIZES = (1, 10, 100, 1_000, 10_000)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from policy import labels
 from policy.directions import DirectionPolicy, Judges, Piece, Ports
-from policy.engine import TooCostly
 from policy.errors import CompileError, Problem, UnknownEndpoint
 from policy.httprules import AuditedRules, HttpRules, Miss, Secrets, missing_secret
 from policy.identities import HOST, Address, Identities, Identity, Node, Prefix, Workload
+from policy.indexes import TooCostly
 from policy.intervals import Answer, Claim, Default, Interval, Outcome, resolve
 from policy.lint import all_rules, lint_world
 from policy.model import EVERY_PORT, TCP, UDP, Direction, Mode, Policy, PortRule, PortSpec, Rule

@@ -10,6 +10,7 @@ from typing import Any
 from policy import cilium, engine, kubernetes
 from policy.errors import Problem
 from policy.fields import metadata
+from policy.indexes import TooCostly
 from policy.lint import lint
 from policy.model import Policy, PortRule, Rule
 from policy.shapes import Anything, Cursor, ListOf, Owner, Record, Report, Shape, Text, kind_of, suggest
@@ -217,7 +218,7 @@ def _ports(rules: Iterable[Rule]) -> Iterable[PortRule]:
 def _cost(port: PortRule, *, deny: bool) -> list[Problem]:
     try:
         engine.cost(port.http or (), deny=deny)
-    except engine.TooCostly as cost:
+    except TooCostly as cost:
         return [port.place.problem(str(cost), cost.mend)]
     return []
 

@@ -9,8 +9,8 @@ from rules_world import OTHER, compiled, get, http_rule, judge, l4, rule, rules_
 
 import policy
 from policy import HeaderEdit
-from policy.engine import MAX_STEPS
 from policy.httprules import HttpRules, Miss
+from policy.indexes import MAX_STEPS
 
 MATCHES = [
     ({}, get("/"), True),
