@@ -30,6 +30,20 @@ _TOKEN = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
+class Element:
+    """Cut at each `/`, the part number `place` of every match is just `text` (0 is before the first `/`).
+
+    `before` matches what stands before it, `after` what follows it (None: it is the last part), both without
+    the `/` between.
+    """
+
+    place: int
+    text: bytes
+    before: bytes
+    after: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class Anatomy:
     """Every match is `head`, then something that `rest` matches whole.
 
@@ -42,8 +56,7 @@ class Anatomy:
     middle: bytes
     suffix: bytes
     words: tuple[bytes, ...] = ()
-    elements: tuple[tuple[int, bytes], ...] = ()
-    """(n, text): cut at each `/`, the n-th part of every match is just this text (0 is before the first `/`)."""
+    elements: tuple[Element, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,25 +144,29 @@ def _leading(tokens: list[Token]) -> int:
     return count - 1 if repeated and count else count
 
 
-def _elements(tokens: list[Token]) -> Iterator[tuple[int, bytes]]:
+def _elements(tokens: list[Token]) -> Iterator[Element]:
     """Path elements that are plain text and stand at a known place: as long as only `/` itself can match `/`."""
-    place, plain, known = 0, True, b""
-    for token, following in zip_longest(tokens, tokens[1:]):
+    begin = 0
+    for place, end in enumerate(_slashes(tokens)):
+        own = tokens[begin:end]
+        text = b"".join(token.plain for token in own)
+        if text and all(token.kind == "literal" for token in own):
+            before = _text(tokens[: max(begin - 1, 0)])
+            yield Element(place, text, before, _text(tokens[end + 1 :]) if end < len(tokens) else None)
+        begin = end + 1
+
+
+def _slashes(tokens: list[Token]) -> Iterator[int]:
+    """Where each `/` of a match certainly stands, and the end, as far as that is certain."""
+    for at, (token, following) in enumerate(zip_longest(tokens, tokens[1:])):
         repeated = following is not None and following.kind == "quantifier"
         if token.kind in ("open", "close", "either") or (token.plain == b"/" and repeated):
             return
         if token.kind == "class" and _may_be_slash(token.text):
             return
         if token.plain == b"/":
-            if plain and known:
-                yield place, known
-            place, plain, known = place + 1, True, b""
-        elif token.kind == "literal" and not repeated:
-            known += token.plain
-        else:
-            plain = False
-    if plain and known:
-        yield place, known
+            yield at
+    yield len(tokens)
 
 
 @lru_cache(maxsize=1024)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from policy.anatomy import Element
 from policy.model import HeaderTest, HttpRule, QueryTest
 from policy.patterns import Pattern
 from policy.verdicts import Request
@@ -77,6 +78,24 @@ def of_path(rule: HttpRule, *, head_known: bool = False) -> Condition | None:
 @_shared
 def _path_from(rest: Callable[[bytes], Any], after: int) -> Condition:
     return lambda request: rest(request.path[after:])
+
+
+def of_path_around(pattern: Pattern, element: Element) -> Condition:
+    """The path matches, given that its part number `element.place` is the element's text."""
+    return _around(*pattern.around_matchers(element), element.place)
+
+
+@_shared
+def _around(before: Callable[[bytes], Any], after: Callable[[bytes], Any] | None, place: int) -> Condition:
+    expected = place + (1 if after is None else 2)
+
+    def around(request: Request) -> Any:
+        parts = request.path.split(b"/", place + 1)
+        if len(parts) != expected or not before(b"/".join(parts[:place])):
+            return False
+        return after is None or after(parts[-1])
+
+    return around
 
 
 @_shared

@@ -16,6 +16,7 @@ from itertools import repeat
 from operator import attrgetter
 
 from policy import conditions
+from policy.anatomy import Element
 from policy.conditions import Condition
 from policy.indexes import MAX_STEPS, ByPatterns, ByPrefix, ByWord, Leaf, Leaves, Node, TooCostly
 from policy.model import HttpRule
@@ -35,6 +36,8 @@ class _Item:
     order: int
     deny: bool
     answered: frozenset[str] = frozenset()
+    element: Element | None = None
+    """The plain path element by which it was found."""
 
     def without(self, question: str) -> _Item:
         return replace(self, answered=self.answered | {question})
@@ -44,18 +47,21 @@ class _Item:
         return None if question in self.answered else _PATTERN[question](self.rule)
 
     def leaf(self) -> Leaf:
-        asked: list[Condition | None] = [
+        asked = [
             None if "method" in self.answered else conditions.of_method(self.rule),
             None
             if "host" in self.answered
             else conditions.of_host(self.rule, suffix_known="suffix" in self.answered),
-            None
-            if "path" in self.answered
-            else conditions.of_path(self.rule, head_known="head" in self.answered),
+            None if "path" in self.answered else self._path(),
         ]
         rest = conditions.of_rest(self.rule, deny=self.deny)
         together = conditions.all_of((*(one for one in asked if one is not None), *rest))
         return Leaf(together, self.answer, self.order, self.steps)
+
+    def _path(self) -> Condition | None:
+        if self.element is not None and self.rule.path is not None:
+            return conditions.of_path_around(self.rule.path, self.element)
+        return conditions.of_path(self.rule, head_known="head" in self.answered)
 
     @property
     def steps(self) -> int:
@@ -154,21 +160,24 @@ def _by_element(items: list[_Item]) -> Node:
         return _leaves(items)
     texts: dict[int, set[bytes]] = {}
     for item in items:
-        for place, text in _elements(item):
-            texts.setdefault(place, set()).add(text)
+        for one in _elements(item):
+            texts.setdefault(one.place, set()).add(one.text)
     place = max(texts, key=lambda one: len(texts[one]), default=0)
     if len(texts.get(place, ())) <= FEW:
         return _by_header(items)
     table: dict[bytes, list[_Item]] = {}
     others: list[_Item] = []
     for item in items:
-        found = dict(_elements(item)).get(place)
-        (others if found is None else table.setdefault(found, [])).append(item)
+        element = next((one for one in _elements(item) if one.place == place), None)
+        if element is None:
+            others.append(item)
+        else:
+            table.setdefault(element.text, []).append(replace(item, element=element))
     nodes = {text: _by_header(own) for text, own in table.items()}
     return ByWord(partial(_element_of, place), nodes, _by_header(others) if others else None)
 
 
-def _elements(item: _Item) -> tuple[tuple[int, bytes], ...]:
+def _elements(item: _Item) -> tuple[Element, ...]:
     pattern = item.open_pattern("path")
     return pattern.parts.elements if pattern else ()
 

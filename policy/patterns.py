@@ -14,7 +14,7 @@ from typing import Any
 
 import re2
 
-from policy.anatomy import Anatomy, anatomy
+from policy.anatomy import Anatomy, Element, anatomy
 from policy.errors import PolicyError
 
 # The matcher walks, for each byte, at most all instructions of the program: 3 to 6 ns each where nothing of
@@ -86,6 +86,20 @@ class Pattern:
         """The same for what stands between `head` and `suffix`."""
         plain = _PLAIN_RESTS.get(self.parts.middle)
         return plain or _full_match(self.parts.middle, self.fold_case, self.dot_newline)
+
+    def around_matchers(
+        self, element: Element
+    ) -> tuple[Callable[[bytes], Any], Callable[[bytes], Any] | None]:
+        """The same for what stands before and after a plain path element."""
+        sources = (element.before, element.after)
+        before, after = (
+            None
+            if source is None
+            else _PLAIN_RESTS.get(source) or _full_match(source, self.fold_case, self.dot_newline)
+            for source in sources
+        )
+        assert before is not None
+        return before, after
 
     def __str__(self) -> str:
         return self.text

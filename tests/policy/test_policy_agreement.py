@@ -15,7 +15,7 @@ from reference import Connection, World, decide
 from rules_world import Request
 
 import policy
-from policy import Action
+from policy import Action, conditions
 from policy.anatomy import anatomy
 from policy.patterns import options, pattern
 
@@ -85,9 +85,11 @@ def test_what_patterns_say_in_plain_text_is_true(text: str, value: str, fold: bo
         assert bool(known.matcher()(subject)) == matches
         headed = subject.startswith(known.head) and bool(known.rest_matcher()(subject[len(known.head) :]))
         assert headed == matches
-        if matches:
-            parts = subject.split(b"/")
-            assert fold or all(parts[place] == text for place, text in known.parts.elements)
+        for element in () if fold else known.parts.elements:
+            parts = subject.split(b"/", element.place + 1)
+            here = len(parts) > element.place and parts[element.place] == element.text
+            around = conditions.of_path_around(known, element)(Request(path=subject))
+            assert (here and bool(around)) == matches
         if known.suffix and not known.head:
             ends = subject.endswith(known.suffix)
             assert (ends and bool(known.middle_matcher()(subject[: -len(known.suffix)]))) == matches
