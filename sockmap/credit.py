@@ -55,7 +55,7 @@ class Account:
     drift_at: int = 0
     steady: int = 0
 
-    def counts_are_whole(self, counted: int, acknowledged: int) -> bool:
+    def counts_are_whole(self, counted: int, read: int) -> bool:
         """Whether the kernel side's count of a direction's TCP bytes can be trusted from here on.
 
         The program that counts is not run for the message after one that failed for want of buffer space
@@ -67,10 +67,10 @@ class Account:
         but not so often.
 
         Args:
-            counted: what the kernel side counted, read before the looks.
-            acknowledged: what really went by TCP; all of it has been read.
+            counted: what the kernel side counted, looked up before the rest.
+            read: what really went by TCP; the reader has read all of it.
         """
-        drift = acknowledged - counted
+        drift = read - counted
         if drift == 0:
             return True
         if drift != self.drift:

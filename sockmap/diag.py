@@ -28,8 +28,7 @@ _PORTS = struct.Struct("!HH")
 _ANY_COOKIE = b"\xff" * 8
 _MESSAGE_HEADER, _INET_DIAG_MESSAGE = 16, 72
 _RQUEUE, _WQUEUE = 16 + 56, 16 + 60  # idiag_rqueue, idiag_wqueue
-# tcpi_bytes_acked and tcpi_bytes_received in struct tcp_info, include/uapi/linux/tcp.h
-BYTES_ACKED, BYTES_RECEIVED = 120, 128
+BYTES_RECEIVED = 128  # tcpi_bytes_received in struct tcp_info, include/uapi/linux/tcp.h
 _RECEIVE_BYTES = 65536
 
 
@@ -48,13 +47,6 @@ class Progress(NamedTuple):
     received_by_tcp: int
     tcp_unread: int
     unread: int
-
-
-class Sent(NamedTuple):
-    """How far a sender has come: bytes that its peer's TCP has acknowledged, and those that it has not yet."""
-
-    acknowledged: int
-    queued: int
 
 
 class Connection(NamedTuple):
@@ -105,14 +97,10 @@ class SockDiag:
         queued = int.from_bytes(reply[_RQUEUE : _RQUEUE + 4], "little")
         return Progress(received, queued, int.from_bytes(memory[:4], "little"))
 
-    def sent(self, name: Name, device: int = 0) -> Sent | None:
-        """Return how far a sender has come by TCP; None where it is gone."""
-        reply = self._ask(name, device, 1 << (_EXTENSION_INFO - 1))
-        info = None if reply is None else _attributes(reply).get(_EXTENSION_INFO)
-        if reply is None or info is None:
-            return None
-        acknowledged = int.from_bytes(info[BYTES_ACKED : BYTES_ACKED + 8], "little")
-        return Sent(acknowledged, int.from_bytes(reply[_WQUEUE : _WQUEUE + 4], "little"))
+    def unacknowledged(self, name: Name, device: int = 0) -> int | None:
+        """Return how many bytes a socket's peer has not acknowledged, those not yet sent included; None: gone."""
+        reply = self._ask(name, device, 0)
+        return None if reply is None else int.from_bytes(reply[_WQUEUE : _WQUEUE + 4], "little")
 
     def connections(self) -> list[Connection]:
         """Return every TCP connection here that can still carry bytes."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sockmap.credit import Account, tagged
-from sockmap.diag import BYTES_ACKED, BYTES_RECEIVED, Name, Progress, Sent, SockDiag
+from sockmap.diag import BYTES_RECEIVED, Name, Progress, SockDiag
 from sockmap.layout import NO_SLOT, Event, EventKind, Pair, Slot, SlotMode
 from sockmap.syscall import map_lookup, map_update
 
@@ -180,11 +180,11 @@ class Splicer:
         by_tcp, sent, messages = words[at + _TCP_BYTES], words[at + _BYTES], words[at + _MESSAGES]
         if self.mode(slot, generation) != SlotMode.BY_TCP:
             return True
-        acknowledged = self._all_read(slot)
-        if acknowledged is None:
+        read = self._all_read(slot)
+        if read is None:
             return False
         account = self._account(slot, generation)
-        if not account.counts_are_whole(by_tcp, acknowledged):
+        if not account.counts_are_whole(by_tcp, read):
             return False
         words[at + _GRANTED] = tagged(generation, account.settle(sent, messages, by_tcp))
         words[at + _REOPEN] = tagged(generation, sent + by_tcp)
@@ -193,16 +193,14 @@ class Splicer:
     def _all_read(self, slot: int) -> int | None:
         """Return how many bytes ever went by TCP, if the reader has read them all by now; else None.
 
-        First: the sender's queue is empty and all that left it has reached the reader. Then, in a second look: all
-        was read. In one look the queue could be counted before the last byte came in.
+        First the sender: what is acknowledged is in the reader's queue or was read. Then that queue.
         """
-        sent, reached = self._sent(slot), self._progress(slot)
-        if sent is None or reached is None or sent.queued or reached.received_by_tcp != sent.acknowledged:
+        if self._unacknowledged(slot) != 0:
             return None
-        read = self._progress(slot)
-        if read is None or read.tcp_unread or read.unread:
+        reader = self._progress(slot)
+        if reader is None or reader.tcp_unread or reader.unread:
             return None
-        return sent.acknowledged
+        return reader.received_by_tcp
 
     def _account(self, slot: int, generation: int) -> Account:
         account = self._accounts.get(slot)
@@ -210,16 +208,12 @@ class Splicer:
             account = self._accounts[slot] = Account(generation)
         return account
 
-    def _sent(self, slot: int) -> Sent | None:
-        """How far the sender of a direction has come, by TCP."""
+    def _unacknowledged(self, slot: int) -> int | None:
         own = self._own_at(slot)
         if own is not None:
-            info = own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-            acknowledged = int.from_bytes(info[BYTES_ACKED : BYTES_ACKED + 8], "little")
-            queued = int.from_bytes(fcntl.ioctl(own, termios.TIOCOUTQ, bytes(4)), "little")
-            return Sent(acknowledged, queued)
+            return _own_queue(own, termios.TIOCOUTQ)
         found = self._diag(slot)
-        return None if found is None else found[0].sent(*found[1:])
+        return None if found is None else found[0].unacknowledged(*found[1:])
 
     def _own_at(self, slot: int) -> socket.socket | None:
         """Our own socket at a slot, while the slot is that socket's."""
@@ -257,13 +251,18 @@ class Splicer:
         if own is not None:
             info = own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
             received = int.from_bytes(info[BYTES_RECEIVED : BYTES_RECEIVED + 8], "little")
-            return Progress(received, 0, _own_memory(own))
+            return Progress(received, _own_queue(own, termios.FIONREAD), _own_memory(own))
         found = self._diag(reader)
         return None if found is None else found[0].progress(*found[1:])
 
 
 def _cookie(own: socket.socket) -> bytes:
     return own.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8)
+
+
+def _own_queue(own: socket.socket, request: int) -> int:
+    """How many bytes wait in a queue of a socket of this process: FIONREAD or TIOCOUTQ, tcp(7)."""
+    return int.from_bytes(fcntl.ioctl(own, request, bytes(4)), "little")
 
 
 def _own_memory(own: socket.socket) -> int:
