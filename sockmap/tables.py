@@ -91,7 +91,7 @@ class PolicyMaps:
         """Put a revision in force and remove the one before; return its generation.
 
         Raises:
-            OSError: E2BIG: it does not fit beside the one in force, which then stays.
+            OSError: ENOSPC or E2BIG: it does not fit beside the one in force, which then stays.
         """
         generation = next(self._generations)
         fresh: list[tuple[int, ct.Structure]] = []
