@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import random
 import socket
-import threading
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_network
 
@@ -122,83 +121,6 @@ def answer(rig: Rig, question: Question) -> Action:
         return PASS
     assert (state.shown.value(), state.shown_port) == (question.address, question.port)
     return REDIRECT
-
-
-SWAPS = 1000
-
-
-def test_a_thousand_swaps_never_show_a_mixture(rig: Rig) -> None:
-    """Two revisions, each of which denies the call in its own way; what is not both is never let through.
-
-    The first denies by default, and allows an identity that the address does not have. The second allows by
-    default, and denies that identity, which the address has there. Any mixture, such as the second's default
-    without its entry, or its identity under the first's entries, would let the call through.
-    """
-    address = "198.51.100.1"
-    stop = threading.Event()
-    found: list[int] = []
-
-    def put_first() -> None:
-        rule = Rule("client", EGRESS, PASS, peer=51, protocol=UDP)
-        rig.policy(rule, defaults={"client": (PASS, DENY)}, prefixes=[(f"{address}/32", 52)])
-
-    def put_second() -> None:
-        rule = Rule("client", EGRESS, DENY, peer=51, protocol=UDP)
-        rig.policy(rule, defaults={"client": (PASS, PASS)}, prefixes=[(f"{address}/32", 51)])
-
-    def call() -> None:
-        with rig.namespace("client").socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
-            caller.setblocking(False)
-            calls = 0
-            while not stop.is_set():
-                try:
-                    caller.sendto(b"x", (address, 9))
-                    found.append(0)
-                    return
-                except PermissionError:
-                    calls += 1
-            found.append(calls)
-
-    put_first()
-    callers = [threading.Thread(target=call) for _ in range(3)]
-    for caller in callers:
-        caller.start()
-    for _ in range(SWAPS // 2):
-        put_second()
-        put_first()
-    stop.set()
-    for caller in callers:
-        caller.join()
-    assert all(found)
-    assert sum(found) > SWAPS
-
-
-def test_what_both_revisions_allow_is_never_refused(rig: Rig) -> None:
-    """While revisions come and go no call is refused for want of an answer."""
-    rig.server("server", 8080)
-    to = (str(rig.network["server"].v4), 8080)
-    stop = threading.Event()
-    errors: list[int] = []
-
-    def call() -> None:
-        while not stop.is_set():
-            with rig.namespace("client").socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
-                caller.setblocking(False)
-                error = caller.connect_ex(to)
-                errors.append(error)
-
-    rules = [
-        [Rule("client", EGRESS, PASS, protocol=UDP)],
-        [Rule("client", EGRESS, PASS, peer="server", protocol=UDP, ports=(8000, 9000))],
-    ]
-    rig.policy(*rules[1], defaults={"client": (PASS, DENY)})
-    caller = threading.Thread(target=call)
-    caller.start()
-    for swap in range(300):
-        rig.policy(*rules[swap % 2], defaults={"client": (PASS, DENY)})
-    stop.set()
-    caller.join()
-    assert set(errors) == {0}
 
 
 def test_ingress_is_answered_as_egress_is(rig: Rig) -> None:
