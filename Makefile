@@ -8,7 +8,7 @@ PY   := .venv/bin/python
 # What runs kproxy itself: bcc's bindings, and ip for the demo's namespaces, curl as its client.
 APT_RUN   := python3 python3-venv python3-bpfcc iproute2 curl bpftool
 # What the tests run beside that: a real server, load, promtool, conntrack-free NAT, other languages' HTTP stacks.
-APT_TEST  := nginx-light wrk prometheus nodejs
+APT_TEST  := nginx-light wrk prometheus nodejs golang-go
 # What the benchmark runs beside that.
 APT_BENCH := nginx-light wrk
 
