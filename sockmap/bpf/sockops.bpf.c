@@ -256,6 +256,8 @@ static inline void connecting(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
 }
 
 static inline void active_established(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
+    if (!ctx->skb_len)
+        return; /* TCP_REPAIR has put it into this state: no SYN-ACK came, and its owner chose the numbers */
     u64 netns = bpf_get_netns_cookie(ctx);
     struct upstream *up = upstreams.sk_storage_get(sk, 0, 0);
     struct socket_state *state = sockets.sk_storage_get(sk, 0, 0);

@@ -8,6 +8,7 @@ server S.
 from __future__ import annotations
 
 import contextlib
+import ctypes as ct
 import os
 import select
 import socket
@@ -36,6 +37,7 @@ from sockmap.layout import (
 )
 from sockmap.netns import NetworkNamespace
 from sockmap.sockets import Origin
+from sockmap.syscall import _bpf
 from sockmap.tables import Entry, IPNetwork, Tables
 
 TCP, UDP = 6, 17
@@ -460,6 +462,19 @@ def name_of(sock: socket.socket) -> Name:
 def memory(sock: socket.socket) -> int:
     """Bytes charged to a socket's receive queue (SO_MEMINFO: the first u32 is rmem_alloc)."""
     return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36)[:4], "little")
+
+
+def keys(map_fd: int) -> Iterator[int]:
+    """The 64-bit keys of a map (BPF_MAP_GET_NEXT_KEY, 4 of enum bpf_cmd)."""
+    key, following = None, ct.c_uint64()
+    while True:
+        before = 0 if key is None else ct.addressof(key)
+        try:
+            _bpf(4, struct.pack("=IxxxxQQQ", map_fd, before, ct.addressof(following), 0))
+        except FileNotFoundError:
+            return
+        yield following.value
+        key = ct.c_uint64(following.value)
 
 
 def eventually(condition: Callable[[], object], what: str) -> None:

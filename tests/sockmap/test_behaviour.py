@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes as ct
 import errno
 import os
 import select
@@ -24,11 +23,11 @@ from kernel_rig import (
     Rule,
     abort,
     eventually,
+    keys,
     receive,
 )
 
 from sockmap.layout import NO_SLOT
-from sockmap.syscall import _bpf
 
 pytestmark = pytest.mark.bpf
 
@@ -235,17 +234,8 @@ def readable(sock: socket.socket, milliseconds: int = 5000) -> bool:
 
 
 def in_sockhash(rig: Rig) -> Iterator[int]:
-    """The cookies of all sockets in the map (BPF_MAP_GET_NEXT_KEY)."""
-    key, following = None, ct.c_uint64()
-    map_fd = rig.hooks._program.map_fd("spliced")
-    while True:
-        address = 0 if key is None else ct.addressof(key)
-        try:
-            _bpf(4, struct.pack("=IxxxxQQQ", map_fd, address, ct.addressof(following), 0))
-        except FileNotFoundError:
-            return
-        yield following.value
-        key = ct.c_uint64(following.value)
+    """The cookies of all sockets in the map."""
+    return keys(rig.hooks._program.map_fd("spliced"))
 
 
 def cookie(sock: socket.socket) -> int:

@@ -30,6 +30,7 @@ from kernel_rig import (
     Rule,
     abort,
     eventually,
+    keys,
     memory,
     receive,
 )
@@ -443,3 +444,44 @@ def test_a_reader_bound_to_a_device_is_seen(rig: Rig) -> None:
             receive(reader, 1000)
             rig.pump()
         assert (rig.snapshot(sender).bytes, rig.snapshot(sender).tcp_bytes) == (500_000, 0)
+
+
+# ---- attackers ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("caller", ["client", "other"])
+def test_made_up_connections_leave_nothing_to_pair_with(rig: Rig, caller: str) -> None:
+    """TCP_REPAIR (CAP_NET_ADMIN) makes a socket established with any sequence numbers: it is no end of a flow.
+
+    Else a pod could leave records under numbers that others will have, or as many as the table holds.
+    """
+    redirecting(rig)
+    with rig.counting() as counted:
+        for number in range(5):
+            sock = repaired(
+                rig, caller, V4.to(rig.network["server"], PORT + number), 1000 + number, 5000 + number
+            )
+            assert rig.slot(sock) == NO_SLOT
+    assert counted[Counter.HANDSHAKES_FULL] == 0
+    assert handshakes(rig) == 0
+
+
+TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ = 19, 20, 21  # include/uapi/linux/tcp.h
+RECEIVE_QUEUE, SEND_QUEUE = 1, 2
+
+
+def repaired(rig: Rig, where: str, to: tuple[str, int], sent: int, received: int) -> socket.socket:
+    """An established socket that never spoke to anybody."""
+    sock = rig.socket(where)
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    for queue, sequence in ((SEND_QUEUE, sent), (RECEIVE_QUEUE, received)):
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_QUEUE, queue)
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_QUEUE_SEQ, sequence)
+    sock.bind((str(rig.network[where].v4), 0))
+    sock.connect(to)
+    return sock
+
+
+def handshakes(rig: Rig) -> int:
+    """How many records wait for their other end."""
+    return len(list(keys(rig.hooks._program.map_fd("handshakes"))))
