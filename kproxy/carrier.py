@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from kproxy.connector import Acceptor, connect_upstream, name_at_peer, parties_of, reset, splice
+from kproxy.connector import Acceptor, connect_upstream, name_at_peer, parties_of, reset
 from kproxy.directory import Directory
 from kproxy.enforcement import EnforcedEndpoint
 from kproxy.flow import Flow
@@ -23,7 +23,7 @@ from kproxy.relay import Relay, prepare
 from kproxy.stale import OwnSockets
 from policy import Action, NodePolicy
 from sockmap.hooks import Hooks
-from sockmap.layout import Direction
+from sockmap.layout import NO_SLOT, Direction
 
 _log = logging.getLogger(__name__)
 
@@ -102,13 +102,13 @@ class Carrier:
         for acceptor in self._acceptors.pop(endpoint.number, ()):
             acceptor.close()
         for flow in [flow for flow in self._flows if flow.parties.endpoint == endpoint.name]:
-            flow.relay.abort("endpoint_removed")
+            flow.relay.give_up("endpoint_removed")
 
     def policy_changed(self, policy: NodePolicy) -> int:
         """Put every flow under a new policy; reset those that it no longer allows, and return how many."""
         withdrawn = [flow for flow in self._flows if not flow.policy_changed(policy)]
         for flow in withdrawn:
-            flow.relay.abort("policy_withdrawn")
+            flow.relay.give_up("policy_withdrawn")
         return len(withdrawn)
 
     def tick(self) -> None:
@@ -139,7 +139,7 @@ class Carrier:
             task.cancel()
         await asyncio.gather(*self._opening, return_exceptions=True)
         for flow in list(self._flows):
-            flow.relay.abort("drained")
+            flow.relay.give_up("drained")
         while self._flows:
             await asyncio.sleep(0)  # uvloop reports a closed socket in its next turn
 
@@ -147,7 +147,10 @@ class Carrier:
         try:
             prepare(accepted, self._limits.dead_peer_seconds)
             origin = self._hooks.sockets.origin(accepted.fileno())
-            parties = parties_of(self._directory, endpoint, direction, accepted, origin) if origin else None
+            judgeable = origin is not None and not origin.half_spliced
+            parties = (
+                parties_of(self._directory, endpoint, direction, accepted, origin) if judgeable else None
+            )
         except OSError:
             parties = None  # reset by its client before it was looked at
         if parties is None:
@@ -191,8 +194,7 @@ class Carrier:
             upstream = await self._connect(endpoint, parties, ruling, flow)
             if upstream is None:
                 return
-            await self._start(flow, accepted, upstream)
-            started = True
+            started = await self._start(flow, accepted, upstream)
         finally:
             if not started:
                 self._own.discard(accepted)
@@ -221,21 +223,50 @@ class Carrier:
             flow.observer.closed("upstream_unreachable")
         return None
 
-    async def _start(self, flow: Flow, accepted: socket.socket, upstream: socket.socket) -> None:
+    async def _start(self, flow: Flow, accepted: socket.socket, upstream: socket.socket) -> bool:
         relay = Relay(
             accepted,
             upstream,
             lambda wire: flow.core(wire, self._options),
             lambda _relay: self._ended(flow),
         )
-        flow.slots = splice(accepted, upstream, self._hooks.sockets, self._hooks.splicer)
+        try:
+            self._splice(flow, relay)
+        except OSError as error:
+            _log.debug("a flow's upstream socket cannot follow its server's into the map: %s", error)
+            self._own.discard(upstream)
+            reset(upstream)
+            flow.observer.closed("half_spliced")
+            return False
         self._flows.add(flow)
         await relay.start()
         # The policy may have changed while the server was being connected to.
         if not flow.policy_changed(self._policy()):
-            relay.abort("policy_withdrawn")
+            relay.give_up("policy_withdrawn")
         if self._draining:
             relay.core.drain()
+        return True
+
+    def _splice(self, flow: Flow, relay: Relay) -> None:
+        """Splice what can be of a flow's two connections.
+
+        The downstream socket entered the map by itself, if its client is on this node.
+
+        Raises:
+            OSError: the server's socket is in the map and the upstream socket cannot follow.
+        """
+        splicer = self._hooks.splicer
+        slots = (
+            self._hooks.sockets.slot(relay.downstream_socket.fileno()),
+            splicer.join(relay.upstream_socket),
+        )
+        owns = (relay.downstream_socket, relay.upstream_socket)
+        downstream, upstream = (
+            None if slot == NO_SLOT else splicer.adopt(slot, own)
+            for slot, own in zip(slots, owns, strict=True)
+        )
+        relay.splice(downstream, upstream)
+        flow.slots = [slot for slot in slots if slot != NO_SLOT]
 
     def _denied(self, flow: Flow, ruling: Ruling) -> None:
         side = ruling.sides[0]

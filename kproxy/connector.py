@@ -16,9 +16,8 @@ from kproxy.limits import Limits
 from kproxy.parties import Parties, Ruling
 from kproxy.relay import RESET_ON_CLOSE, prepare
 from sockmap.diag import Name
-from sockmap.layout import NO_SLOT, Direction, IPAddress, UpstreamFlag, mapped
+from sockmap.layout import Direction, IPAddress, UpstreamFlag, mapped
 from sockmap.sockets import Origin, SocketMarks
-from sockmap.splicer import Splicer
 
 _log = logging.getLogger(__name__)
 
@@ -165,19 +164,6 @@ class Acceptor:
     def _resume(self) -> None:
         if self._listener.fileno() >= 0:
             self._loop.add_reader(self._descriptor, self._accept)
-
-
-def splice(
-    downstream: socket.socket, upstream: socket.socket, marks: SocketMarks, splicer: Splicer
-) -> list[int]:
-    """Splice what can be of a flow's two connections; return the slots of kproxy's own sockets.
-
-    The downstream socket entered the map by itself, if its client is on this node.
-    """
-    slots = [marks.slot(downstream.fileno()), splicer.join(upstream)]
-    if slots[0] != NO_SLOT:
-        splicer.adopt(slots[0], downstream)
-    return [slot for slot in slots if slot != NO_SLOT]
 
 
 def reset(accepted: socket.socket) -> None:

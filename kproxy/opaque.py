@@ -83,6 +83,9 @@ class OpaqueFlow:
         """There is no message to wait for."""
         self._wire.close()
 
+    def lost(self) -> None:
+        """There is nothing to tell but the bytes, which the relay has counted."""
+
     def fail(self, error: Exception) -> None:
         """End it."""
         self._wire.abort("internal_error")

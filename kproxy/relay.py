@@ -7,10 +7,14 @@ is a reset for both sides and never a clean end of file after half a message.
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import struct
 from collections.abc import Callable
 from typing import Protocol, cast
+
+from kproxy.outlet import Outlet
+from sockmap.splicer import Allowance
 
 # Above this much unsent, the other side is no longer read; below the second, it is again.
 HIGH_WATER = 256 * 1024
@@ -50,6 +54,9 @@ class Core(Protocol):
     def drain(self) -> None:
         """End as soon as the message under way is complete."""
 
+    def lost(self) -> None:
+        """The connection was reset, or is about to be: tell of what was under way."""
+
     def fail(self, error: Exception) -> None:
         """Something inside broke: end, closed."""
 
@@ -75,16 +82,29 @@ def prepare(sock: socket.socket, dead_peer_seconds: float) -> None:
 class _Side(asyncio.Protocol):
     """One socket of the pair; subclasses say which calls of the core its events are."""
 
-    __slots__ = ("relay", "transport")
+    __slots__ = ("outlet", "relay", "transport")
 
     transport: asyncio.Transport
 
     def __init__(self, relay: Relay) -> None:
         self.relay = relay
+        self.outlet = Outlet(self.writable, lambda: relay.abort("never_read"))
+
+    def writable(self, writable: bool) -> None:
+        raise NotImplementedError
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
+        self.transport = self.outlet.transport = cast(
+            asyncio.Transport, transport
+        )  # uvloop's are no subclass
         self.transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        self.relay.attached.append(self)
+
+    def pause_writing(self) -> None:
+        self.outlet.transport_full(True)
+
+    def resume_writing(self) -> None:
+        self.outlet.transport_full(False)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.relay.lost(self, error)
@@ -108,11 +128,8 @@ class _Downstream(_Side):
             self.relay.core.fail(error)
         return True
 
-    def pause_writing(self) -> None:
-        self.relay.core.downstream_writable(False)
-
-    def resume_writing(self) -> None:
-        self.relay.core.downstream_writable(True)
+    def writable(self, writable: bool) -> None:
+        self.relay.core.downstream_writable(writable)
 
 
 class _Upstream(_Side):
@@ -133,11 +150,8 @@ class _Upstream(_Side):
             self.relay.core.fail(error)
         return True
 
-    def pause_writing(self) -> None:
-        self.relay.core.upstream_writable(False)
-
-    def resume_writing(self) -> None:
-        self.relay.core.upstream_writable(True)
+    def writable(self, writable: bool) -> None:
+        self.relay.core.upstream_writable(writable)
 
 
 class Relay:
@@ -150,6 +164,7 @@ class Relay:
 
     Attributes:
         downstream_in, upstream_in, downstream_out, upstream_out: bytes so far.
+        attached: the sides that are on the loop: both, but for a moment at the start.
     """
 
     __slots__ = (
@@ -158,6 +173,7 @@ class Relay:
         "_on_end",
         "_open",
         "_upstream",
+        "attached",
         "core",
         "downstream_in",
         "downstream_out",
@@ -179,9 +195,17 @@ class Relay:
         self._downstream, self._upstream = _Downstream(self), _Upstream(self)
         self._on_end = on_end
         self._open, self._closed = 2, False
+        self.attached: list[_Side] = []
         self.downstream_in = self.upstream_in = self.downstream_out = self.upstream_out = 0
         self.reason = "closed"
         self.core = make_core(self)
+
+    def splice(self, downstream: Allowance | None, upstream: Allowance | None) -> None:
+        """Write within these credits, where a side is spliced; before :meth:`start`."""
+        if downstream is not None:
+            self._downstream.outlet.splice(downstream)
+        if upstream is not None:
+            self._upstream.outlet.splice(upstream)
 
     async def start(self) -> None:
         """Put both sockets on the loop: the server's first, so that there is somewhere to send."""
@@ -194,24 +218,22 @@ class Relay:
         if self._closed:
             return
         self.downstream_out += len(data)
-        self._downstream.transport.write(data)
+        self._downstream.outlet.write(data)
 
     def send_upstream(self, data: bytes) -> None:
         """Write towards the server."""
         if self._closed:
             return
         self.upstream_out += len(data)
-        self._upstream.transport.write(data)
+        self._upstream.outlet.write(data)
 
     def end_downstream(self) -> None:
         """Tell the client that nothing more will come, after what was written."""
-        if not self._closed and not self._downstream.transport.is_closing():
-            self._downstream.transport.write_eof()
+        self._end(self._downstream)
 
     def end_upstream(self) -> None:
         """Tell the server that nothing more will come, after what was written."""
-        if not self._closed and not self._upstream.transport.is_closing():
-            self._upstream.transport.write_eof()
+        self._end(self._upstream)
 
     def pause_downstream(self) -> None:
         """Read no more from the client for now."""
@@ -242,22 +264,37 @@ class Relay:
             (self._downstream, self.downstream_socket),
             (self._upstream, self.upstream_socket),
         ):
-            if not side.transport.is_closing():
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, FLUSH_ON_CLOSE)
-                side.transport.close()
+            side.outlet.after_flush(functools.partial(_close, side, sock))
 
     def abort(self, reason: str) -> None:
         """Reset both sides."""
         self.reason = reason
         self._closed = True
-        for side in (self._downstream, self._upstream):
+        for side in self.attached:
+            side.outlet.drop()
             side.transport.abort()
+
+    def give_up(self, reason: str) -> None:
+        """Reset both sides for a reason that the core does not know; it tells of the request under way."""
+        if not self._closed:
+            self.core.lost()
+            self.abort(reason)
 
     def lost(self, side: _Side, error: Exception | None) -> None:
         """One socket is gone: where that was no orderly end, so is the other."""
         self._open -= 1
+        side.outlet.drop()
         if not self._closed:
-            who = "downstream" if side is self._downstream else "upstream"
-            self.abort(f"{who}_reset")
+            self.give_up("downstream_reset" if side is self._downstream else "upstream_reset")
         if self._open == 0:
             self._on_end(self)
+
+    def _end(self, side: _Side) -> None:
+        if not self._closed and not side.transport.is_closing():
+            side.outlet.after_flush(side.transport.write_eof)
+
+
+def _close(side: _Side, sock: socket.socket) -> None:
+    if not side.transport.is_closing():
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, FLUSH_ON_CLOSE)
+        side.transport.close()

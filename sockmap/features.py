@@ -9,6 +9,7 @@ import mmap
 import select
 import socket
 import struct
+import termios
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,7 +17,6 @@ from sockmap.credit import BUDGET, GRANT_MASK
 from sockmap.layout import Role, Slot, SlotMode, SocketState
 from sockmap.syscall import map_update
 
-_FIONREAD = 0x541B  # include/uapi/asm-generic/ioctls.h
 _SO_MEMINFO = 55
 _SO_COOKIE = 57
 _PATIENCE_MS = 1000  # loopback delivers within microseconds; a loaded machine may take longer
@@ -46,7 +46,7 @@ def probe_splice(memory: mmap.mmap, map_fd: Callable[[str], int]) -> tuple[Featu
     with _spliced_pair(memory, map_fd) as (sender, reader, slot):
         moved = _moves(sender, reader, slot)
         charged = moved and _charges(reader)
-        counts = moved and _counts_tcp_bytes(sender, reader, slot)
+        counts = moved and _counts(sender, reader)
     return (
         _feature("sk_msg redirect", moved, "no splice: every byte goes through TCP"),
         _feature(
@@ -55,7 +55,7 @@ def probe_splice(memory: mmap.mmap, map_fd: Callable[[str], int]) -> tuple[Featu
             "no splice: a reader that does not read could hold any amount of memory",
         ),
         _feature(
-            "FIONREAD counts TCP bytes of a socket in the map",
+            "FIONREAD counts redirected bytes",
             counts,
             "no splice: nginx, Java and .NET would wait for bytes that are there",
         ),
@@ -107,12 +107,11 @@ def _charges(reader: socket.socket) -> bool:
     return (before, after) == (_SENT, _SENT - _READ)
 
 
-def _counts_tcp_bytes(sender: socket.socket, reader: socket.socket, slot: Slot) -> bool:
-    slot.mode_generation = SlotMode.BY_TCP << 32
+def _counts(sender: socket.socket, reader: socket.socket) -> bool:
     sender.sendall(bytes(_SENT))
     if not _readable(reader):
         return False
-    waiting = fcntl.ioctl(reader, _FIONREAD, bytes(4))
+    waiting = fcntl.ioctl(reader, termios.FIONREAD, bytes(4))
     return int(struct.unpack("i", waiting)[0]) == _SENT
 
 

@@ -29,8 +29,8 @@ from sockmap.syscall import link_create, program_attach, program_load, queue_pus
 from sockmap.tables import PolicyMaps
 
 # enum bpf_prog_type and enum bpf_attach_type, include/uapi/linux/bpf.h
-_SOCK_OPS, _SK_SKB, _SK_MSG, _CGROUP_SOCK_ADDR, _SK_LOOKUP = 13, 14, 16, 18, 30
-_ATTACH_SOCK_OPS, _ATTACH_SK_MSG, _ATTACH_SK_LOOKUP, _ATTACH_SK_SKB_VERDICT = 3, 7, 36, 38
+_SOCK_OPS, _SK_MSG, _CGROUP_SOCK_ADDR, _SK_LOOKUP = 13, 16, 18, 30
+_ATTACH_SOCK_OPS, _ATTACH_SK_MSG, _ATTACH_SK_LOOKUP = 3, 7, 36
 _CGROUP_HOOKS = (
     ("kproxy_sockops", _SOCK_OPS, _ATTACH_SOCK_OPS),  # first: a redirect without pairing would be refused
     ("kproxy_getpeername4", _CGROUP_SOCK_ADDR, 29),
@@ -152,13 +152,9 @@ class Hooks:
             queue_push(free, ct.c_uint32(index))
 
     def _attach_splice(self) -> None:
-        sockhash = self._program.map_fd("spliced")
-        for name, kind, attach in (
-            ("kproxy_splice", _SK_MSG, _ATTACH_SK_MSG),
-            ("kproxy_keep_fionread", _SK_SKB, _ATTACH_SK_SKB_VERDICT),
-        ):
-            # To a map of our own: it goes with the map.
-            program_attach(sockhash, self._program.load(name, kind, attach), attach)
+        # To a map of our own: it goes with the map.
+        program = self._program.load("kproxy_splice", _SK_MSG, _ATTACH_SK_MSG)
+        program_attach(self._program.map_fd("spliced"), program, _ATTACH_SK_MSG)
 
     def other_agents(self) -> list[str]:
         """Return the names of sockops programs of others at the cgroup root.

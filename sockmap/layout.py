@@ -199,7 +199,25 @@ class SocketState(ct.Structure):
         ("paired", ct.c_uint32),
         ("splice", ct.c_uint32),
         ("in_sockhash", ct.c_uint32),
+        ("peer_in_map", ct.c_uint32),
+        ("pad", ct.c_uint32),
         ("tuple", Tuple),
+    ]
+
+
+class Handshake(ct.Structure):
+    """What the active end of a connection leaves for the passive one."""
+
+    _fields_ = [
+        ("cookie", ct.c_uint64),
+        ("netns", ct.c_uint64),
+        ("shown", Address),
+        ("shown_port", ct.c_uint32),
+        ("role", ct.c_uint32),
+        ("endpoint", ct.c_uint32),
+        ("slot", ct.c_uint32),
+        ("slot_generation", ct.c_uint32),
+        ("splice", ct.c_uint32),
     ]
 
 
@@ -301,6 +319,7 @@ MIRRORED: tuple[tuple[str, type[ct.Structure]], ...] = (
     ("listener", Listener),
     ("upstream", Upstream),
     ("socket_state", SocketState),
+    ("handshake", Handshake),
     ("pair", Pair),
     ("slot", Slot),
     ("event", Event),

@@ -38,6 +38,8 @@ class Origin:
         peer_netns: cookie of the client's namespace where the client is on this node, else 0.
         paired: the client is on this node and was recognised by its sequence numbers.
         slot: the number of this socket's slot, NO_SLOT where it is not spliced.
+        half_spliced: the client's socket is in the map and this one is not: what is written to it would not be
+            counted by FIONREAD, so the connection must end.
     """
 
     destination: IPAddress
@@ -45,6 +47,7 @@ class Origin:
     peer_netns: int
     paired: bool
     slot: int
+    half_spliced: bool
 
 
 class SocketMarks:
@@ -89,7 +92,14 @@ class SocketMarks:
         state = self.state(fd)
         if state is None or state.role != Role.PROXY:
             return None
-        return Origin(state.shown.value(), state.shown_port, state.peer_netns, bool(state.paired), state.slot)
+        return Origin(
+            state.shown.value(),
+            state.shown_port,
+            state.peer_netns,
+            bool(state.paired),
+            state.slot,
+            bool(state.peer_in_map) and state.slot == NO_SLOT,
+        )
 
     def slot(self, fd: int) -> int:
         """Return the slot of a socket, or NO_SLOT."""

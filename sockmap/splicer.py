@@ -6,8 +6,10 @@ load. A ring-buffer event says which slot asks; a timer retries directions that 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes as ct
 import fcntl
+import functools
 import mmap
 import socket
 import termios
@@ -15,10 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sockmap.credit import Account, tagged
+from sockmap.credit import FIRST_GRANT, GRANT_MASK, MESSAGE_COST, Account, tagged
 from sockmap.diag import BYTES_RECEIVED, Name, Progress, SockDiag
-from sockmap.layout import NO_SLOT, Event, EventKind, Pair, Slot, SlotMode
-from sockmap.syscall import map_lookup, map_update
+from sockmap.layout import NO_SLOT, Event, EventKind, Handshake, Pair, Slot, SlotMode, SocketState
+from sockmap.syscall import map_lookup, map_replace, map_update
 
 _WORDS = 8  # bytes in one; all offsets below count words
 _BYTES, _MESSAGES = Slot.bytes.offset // _WORDS, Slot.messages.offset // _WORDS
@@ -42,6 +44,10 @@ FIRST_RETRY_S = 0.002
 LAST_RETRY_S = 1.0
 
 
+# What kproxy keeps of a grant in reserve: a write that the kernel takes in parts counts as so many messages.
+WRITE_MARGIN = 16 * MESSAGE_COST
+
+
 @dataclass(slots=True)
 class _Retry:
     generation: int
@@ -52,6 +58,36 @@ class _Retry:
 class _Own(NamedTuple):
     socket: socket.socket
     cookie: int
+
+
+class Allowance:
+    """What kproxy may still write through one spliced socket of its own. Asked at every write: plain numbers.
+
+    The kernel side counts the same, and would leave to TCP what exceeds the grant; this is for not letting it come
+    to that.
+    """
+
+    __slots__ = ("_refresh", "cost", "limit")
+
+    def __init__(self, refresh: Callable[[], None]) -> None:
+        self._refresh = refresh
+        self.cost, self.limit = 0, FIRST_GRANT - WRITE_MARGIN
+
+    def spend(self, size: int) -> bool:
+        """Account for one write of ``size`` bytes; false, and nothing spent, where it exceeds the credit."""
+        cost = self.cost + size + MESSAGE_COST
+        if cost > self.limit:
+            return False
+        self.cost = cost
+        return True
+
+    def room(self) -> int:
+        """How many bytes one write may have now; none where it is not positive."""
+        return self.limit - self.cost - MESSAGE_COST
+
+    def refresh(self) -> None:
+        """Look at the reader, and grant what it has read."""
+        self._refresh()
 
 
 class Splicer:
@@ -75,27 +111,45 @@ class Splicer:
         self._accounts: dict[int, Account] = {}
         self._by_tcp: dict[int, _Retry] = {}
         self._asking: set[int] = set()
+        self._allowances: dict[int, Allowance] = {}
         self.looks = 0
 
-    def adopt(self, slot: int, own: socket.socket) -> None:
-        """Remember kproxy's own socket behind a slot: its queue is read without sock_diag."""
+    def adopt(self, slot: int, own: socket.socket) -> Allowance:
+        """Remember kproxy's own socket behind a slot: its queue is read without sock_diag.
+
+        Returns what may be written through it.
+        """
         self._own[slot] = _Own(own, int.from_bytes(_cookie(own), "little"))
+        allowance = self._allowances[slot] = Allowance(functools.partial(self._refresh, slot))
+        return allowance
 
     def join(self, own: socket.socket) -> int:
         """Put a connected upstream socket of ours into the map if its server is there; return its slot.
 
-        NO_SLOT where the server is elsewhere, or not known yet, or there is no room left.
+        NO_SLOT where the server is elsewhere, or not established yet (TCP_DEFER_ACCEPT): this is decided once,
+        and the server's socket does not enter the map later.
+
+        Raises:
+            OSError: the server's socket is in the map and ours cannot follow: the connection must end.
         """
         cookie, pair = ct.c_uint64.from_buffer_copy(_cookie(own)), Pair()
         if not map_lookup(self._map_fd("pairs"), cookie, pair):
-            return NO_SLOT
-        try:
-            map_update(self._map_fd("spliced"), cookie, ct.c_uint32(own.fileno()))
-        except OSError:
-            # The map is full, or the connection has ended: plain TCP. The slot goes back when either end closes.
-            return NO_SLOT
-        self.adopt(pair.slot, own)
+            self._decline(own)
+            if not map_lookup(self._map_fd("pairs"), cookie, pair):
+                return NO_SLOT
+        map_update(self._map_fd("spliced"), cookie, ct.c_uint32(own.fileno()))
         return int(pair.slot)
+
+    def _decline(self, own: socket.socket) -> None:
+        """Take back the offer to splice that an upstream socket left for its server."""
+        state, handshake = SocketState(), Handshake()
+        if not map_lookup(self._map_fd("sockets"), ct.c_int(own.fileno()), state) or not state.handshake:
+            return
+        key = ct.c_uint64(state.handshake)
+        if map_lookup(self._map_fd("handshakes"), key, handshake) and handshake.splice:
+            handshake.splice = 0
+            with contextlib.suppress(OSError):  # picked up meanwhile: then there is a pair
+                map_replace(self._map_fd("handshakes"), key, handshake)
 
     def release(self, slot: int) -> None:
         """Forget an own socket, best before it is closed."""
@@ -103,6 +157,7 @@ class Splicer:
         if own is not None and self._words[slot * _STRIDE + _COOKIE] == own.cookie:
             self._accounts.pop(slot, None)
             self._by_tcp.pop(slot, None)
+        self._allowances.pop(slot, None)
 
     @property
     def retrying(self) -> bool:
@@ -173,6 +228,18 @@ class Splicer:
         granted = account.look(sent, messages, unread, ends)
         if granted > before:
             words[at + _GRANTED] = tagged(generation, granted)
+        allowance = self._allowances.get(slot)
+        if allowance is not None:
+            allowance.limit = granted - WRITE_MARGIN
+            allowance.cost = max(allowance.cost, words[at + _BYTES] + MESSAGE_COST * words[at + _MESSAGES])
+
+    def _refresh(self, slot: int) -> None:
+        """Look for one of our own writers; where nothing can be seen, or it went by TCP, let the kernel decide."""
+        word = self._words[slot * _STRIDE + _MODE]
+        if word >> 32 == SlotMode.SPLICING and self._unread(slot) is not None:
+            self._look(slot)
+        else:
+            self._allowances[slot].limit = GRANT_MASK
 
     def _reopen(self, slot: int, generation: int) -> bool:
         """Try to; true where there is nothing left to do."""

@@ -18,7 +18,7 @@ _MAP_LOOKUP_ELEM, _MAP_UPDATE_ELEM, _MAP_DELETE_ELEM = 1, 2, 3
 _PROG_GET_FD_BY_ID, _OBJ_GET_INFO_BY_FD, _PROG_QUERY = 13, 15, 16
 _PROG_LOAD, _PROG_ATTACH, _LINK_CREATE = 5, 8, 28
 
-_ANY = 0  # BPF_ANY
+_ANY, _EXIST = 0, 2  # BPF_ANY, BPF_EXIST
 
 _libc = ct.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -54,6 +54,12 @@ def map_update(map_fd: int, key: ct._CData, value: ct._CData) -> None:
         OSError: E2BIG the map is full, EINVAL a wrong size.
     """
     _bpf(_MAP_UPDATE_ELEM, struct.pack("=IxxxxQQQ", map_fd, ct.addressof(key), ct.addressof(value), _ANY))
+
+
+def map_replace(map_fd: int, key: ct._CData, value: ct._CData) -> None:
+    """Write an element that is there. Raises OSError: ENOENT it is not."""
+    attributes = struct.pack("=IxxxxQQQ", map_fd, ct.addressof(key), ct.addressof(value), _EXIST)
+    _bpf(_MAP_UPDATE_ELEM, attributes)
 
 
 def queue_push(map_fd: int, value: ct._CData) -> None:

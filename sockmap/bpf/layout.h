@@ -94,6 +94,7 @@ struct socket_state {
     u32 slot, slot_generation;   /* in `slots`; NO_SLOT: not spliced */
     u32 announced, paired, splice;
     u32 in_sockhash;             /* it stays there until it is closed, whatever becomes of its connection */
+    u32 peer_in_map, pad;        /* P: its client is in the sockhash */
     struct tuple tuple;          /* the key left in `announced` */
 };
 

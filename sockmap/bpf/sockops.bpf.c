@@ -320,19 +320,23 @@ static inline void pair_with_upstream(struct bpf_sock_ops *ctx, struct socket_st
                                       struct handshake *active, u64 netns) {
     if (!active->splice || !may_splice_here(netns))
         return;
-    struct slot *mine = enter_map(ctx, state, netns);
-    if (!mine)
-        return;
     u32 index = 0;
     u64 cookie = active->cookie;
     struct slot *upstream = take_slot(&index, UPSTREAM, cookie, active->netns);
     if (!upstream)
         return;
-    pair_slots(mine, state->slot, upstream, index, cookie);
     u32 generation = upstream->mode_generation & 0xffffffff;
+    struct slot *mine = enter_map(ctx, state, netns);
+    if (!mine) {
+        give_back(index, generation);
+        return;
+    }
+    pair_slots(mine, state->slot, upstream, index, cookie);
     struct pair pair = {.server_cookie = mine->cookie, .slot = index, .slot_generation = generation};
     if (pairs.insert(&cookie, &pair)) {
+        /* It must not stay in the map alone: FIONREAD does not count what arrives there by TCP. */
         give_back(index, generation);
+        leave_map(ctx, state);
         count(COUNT_HANDSHAKES_FULL);
     }
 }
@@ -372,6 +376,7 @@ static inline void passive_established(struct bpf_sock_ops *ctx, struct bpf_sock
     call_me_on_close(ctx);
     if (active.role != expected)
         return; /* a remote client, or one that came around the hooks: user space sees no destination */
+    state->peer_in_map = active.slot != NO_SLOT;
     state->peer_cookie = active.cookie;
     state->peer_netns = active.netns;
     state->shown = active.shown;

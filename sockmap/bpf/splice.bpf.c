@@ -117,11 +117,3 @@ int kproxy_splice(struct sk_msg_md *msg) {
         slot->ask_at = cost + (granted - cost) / 2 + 1; /* again when half of the rest is gone */
     return SK_PASS;
 }
-
-/*
- * In the map for its side effect: with a verdict program on the sockhash, bytes that arrive by TCP are counted by
- * FIONREAD again (a regression in current kernels), without which nginx, Java and .NET wait for ever.
- */
-int kproxy_keep_fionread(struct __sk_buff *skb) {
-    return SK_PASS; /* Safe: into the queue of the socket that it was for. */
-}
