@@ -147,10 +147,9 @@ class Carrier:
         try:
             prepare(accepted, self._limits.dead_peer_seconds)
             origin = self._hooks.sockets.origin(accepted.fileno())
-            judgeable = origin is not None and not origin.half_spliced
-            parties = (
-                parties_of(self._directory, endpoint, direction, accepted, origin) if judgeable else None
-            )
+            parties = None
+            if origin is not None and not origin.half_spliced:
+                parties = parties_of(self._directory, endpoint, direction, accepted, origin)
         except OSError:
             parties = None  # reset by its client before it was looked at
         if parties is None:

@@ -1,8 +1,9 @@
 """One side's way out: a transport, and for a spliced socket the credit that its reader has left.
 
-Through a splice bytes go straight into the reader's queue, and the kernel does not hold the writer back. An application
-writes on by TCP when its credit is used up; kproxy does not: it waits here. What an application's socket in the map
-receives by TCP is not counted by FIONREAD on current kernels, and nginx, Java and .NET would wait for it for ever.
+Through a splice bytes go straight into the reader's queue, and the kernel does not hold the writer back. An
+application writes on by TCP when its credit is used up; kproxy does not: it waits here. What an application's
+socket in the map receives by TCP is not counted by FIONREAD on current kernels, and nginx, Java and .NET would
+wait for it for ever.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from sockmap.splicer import Allowance
 # The program that moves messages runs once for up to some 544 KiB of one write; a piece stays well below.
 MAX_PIECE = 256 * 1024
 
-# Nobody tells when the reader has read: it is looked at again after this long, twice as long after each look in vain.
-# A reader that stopped for good costs four looks of some 10 us a second.
+# Nobody tells when the reader has read: it is looked at again after this long, twice as long after each look in
+# vain. A reader that stopped for good costs four looks of some 10 us a second.
 FIRST_LOOK_S, LAST_LOOK_S = 0.0005, 0.25
 
 # What is held when the connection is to end in good order waits this long for its reader, then it is reset.

@@ -24,6 +24,10 @@ BUDGET = 1024 * 1024
 
 STEADY_LOOKS = 4
 
+# The same where kproxy itself is the writer: it waits when the grant is used up, and looks at the reader once a
+# millisecond, so this is what moves in a millisecond: 4 GB/s.
+OWN_BUDGET = 4 * 1024 * 1024
+
 _MARKS = 8  # looks remembered: each tells how many messages the bytes up to it were
 GRANT_BITS = 48
 GRANT_MASK = (1 << GRANT_BITS) - 1
@@ -43,6 +47,7 @@ class Account:
         taken: bytes that the reader has certainly read.
         marks: (bytes, messages) sent at former looks, oldest first; the first is at or below ``taken``.
         granted: the cost granted last.
+        budget: the most that may be held unread.
         by_tcp: bytes that it has read by TCP: they cost nothing here, but show that it reads.
     """
 
@@ -51,6 +56,7 @@ class Account:
     by_tcp: int = 0
     marks: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
     granted: int = FIRST_GRANT
+    budget: int = BUDGET
     drift: int = 0
     drift_at: int = 0
     steady: int = 0
@@ -101,7 +107,7 @@ class Account:
 
     def _grant(self, cost: int) -> int:
         # Who wants to hold much unread must have read as much before.
-        trust = min(BUDGET, max(FIRST_GRANT, cost + self.by_tcp))
+        trust = min(self.budget, max(FIRST_GRANT, cost + self.by_tcp))
         self.granted = max(self.granted, cost + trust)
         return self.granted
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sockmap.credit import FIRST_GRANT, GRANT_MASK, MESSAGE_COST, Account, tagged
+from sockmap.credit import BUDGET, FIRST_GRANT, GRANT_MASK, MESSAGE_COST, OWN_BUDGET, Account, tagged
 from sockmap.diag import BYTES_RECEIVED, Name, Progress, SockDiag
 from sockmap.layout import NO_SLOT, Event, EventKind, Handshake, Pair, Slot, SlotMode, SocketState
 from sockmap.syscall import map_lookup, map_replace, map_update
@@ -272,7 +272,8 @@ class Splicer:
     def _account(self, slot: int, generation: int) -> Account:
         account = self._accounts.get(slot)
         if account is None or account.generation != generation:
-            account = self._accounts[slot] = Account(generation)
+            budget = BUDGET if self._own_at(slot) is None else OWN_BUDGET
+            account = self._accounts[slot] = Account(generation, budget=budget)
         return account
 
     def _unacknowledged(self, slot: int) -> int | None:
