@@ -259,12 +259,9 @@ class Carrier:
             self._hooks.sockets.slot(relay.downstream_socket.fileno()),
             splicer.join(relay.upstream_socket),
         )
-        owns = (relay.downstream_socket, relay.upstream_socket)
-        downstream, upstream = (
-            None if slot == NO_SLOT else splicer.adopt(slot, own)
-            for slot, own in zip(slots, owns, strict=True)
-        )
-        relay.splice(downstream, upstream)
+        if slots[0] != NO_SLOT:
+            splicer.adopt(slots[0], relay.downstream_socket)
+        relay.splice(*(None if slot == NO_SLOT else splicer.allowance(slot) for slot in slots))
         flow.slots = [slot for slot in slots if slot != NO_SLOT]
 
     def _denied(self, flow: Flow, ruling: Ruling) -> None:

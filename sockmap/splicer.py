@@ -114,14 +114,14 @@ class Splicer:
         self._allowances: dict[int, Allowance] = {}
         self.looks = 0
 
-    def adopt(self, slot: int, own: socket.socket) -> Allowance:
-        """Remember kproxy's own socket behind a slot: its queue is read without sock_diag.
-
-        Returns what may be written through it.
-        """
+    def adopt(self, slot: int, own: socket.socket) -> None:
+        """Remember kproxy's own socket behind a slot: its queue is read without sock_diag."""
         self._own[slot] = _Own(own, int.from_bytes(_cookie(own), "little"))
-        allowance = self._allowances[slot] = Allowance(functools.partial(self._refresh, slot))
-        return allowance
+        self._allowances[slot] = Allowance(functools.partial(self._refresh, slot))
+
+    def allowance(self, slot: int) -> Allowance:
+        """Return what may be written through an own socket. Raises KeyError: it was not adopted."""
+        return self._allowances[slot]
 
     def join(self, own: socket.socket) -> int:
         """Put a connected upstream socket of ours into the map if its server is there; return its slot.
@@ -138,6 +138,7 @@ class Splicer:
             if not map_lookup(self._map_fd("pairs"), cookie, pair):
                 return NO_SLOT
         map_update(self._map_fd("spliced"), cookie, ct.c_uint32(own.fileno()))
+        self.adopt(pair.slot, own)
         return int(pair.slot)
 
     def _decline(self, own: socket.socket) -> None:

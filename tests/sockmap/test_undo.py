@@ -114,11 +114,11 @@ class InjectedError(Exception):
 
 STEPS = (
     ("Program", 1),
-    *(("Program.load", number) for number in (1, 5, 10)),
+    *(("Program.load", number) for number in (1, 5, 9)),
     ("NetworkNamespace", 1),
     ("Program.map_memory", 1),
     ("Splicer", 1),
-    ("program_attach", 2),
+    ("program_attach", 1),
     ("probe_splice", 1),
     ("queue_push", 3),
     *(("link_create", number) for number in (1, 4, 7)),
