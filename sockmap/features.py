@@ -78,7 +78,7 @@ def _spliced_pair(
         slots = [Slot.from_buffer(memory, index * ct.sizeof(Slot)) for index in (0, 1)]
         for index, (one, slot) in enumerate(zip((sender, reader), slots, strict=True)):
             slot.cookie, slot.peer_cookie = (int.from_bytes(cookies[i], "little") for i in (index, 1 - index))
-            slot.peer_slot = 1 - index
+            slot.peer_slot, slot.in_map = 1 - index, 1
             slot.granted, slot.reopen, slot.role = BUDGET, GRANT_MASK, Role.CLIENT
             state = SocketState(slot=index, slot_generation=0, role=Role.CLIENT)
             map_update(map_fd("sockets"), ct.c_int(one.fileno()), state)

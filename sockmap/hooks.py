@@ -17,7 +17,7 @@ from types import TracebackType
 from sockmap import cgroup
 from sockmap.counters import Counters
 from sockmap.credit import FIRST_GRANT, MESSAGE_COST
-from sockmap.errors import AttachError, NotPermittedError, SockmapError
+from sockmap.errors import AttachError, CompileError, NotPermittedError, SockmapError
 from sockmap.features import Feature, probe_splice
 from sockmap.layout import Event, Slot
 from sockmap.netns import NetworkNamespace
@@ -29,7 +29,7 @@ from sockmap.syscall import link_create, program_attach, program_load, queue_pus
 from sockmap.tables import PolicyMaps
 
 # enum bpf_prog_type and enum bpf_attach_type, include/uapi/linux/bpf.h
-_SOCK_OPS, _SK_MSG, _CGROUP_SOCK_ADDR, _SK_LOOKUP = 13, 16, 18, 30
+_CGROUP_SKB, _SOCK_OPS, _SK_MSG, _CGROUP_SOCK_ADDR, _SK_LOOKUP = 8, 13, 16, 18, 30
 _ATTACH_SOCK_OPS, _ATTACH_SK_MSG, _ATTACH_SK_LOOKUP = 3, 7, 36
 _CGROUP_HOOKS = (
     ("kproxy_sockops", _SOCK_OPS, _ATTACH_SOCK_OPS),  # first: a redirect without pairing would be refused
@@ -39,6 +39,16 @@ _CGROUP_HOOKS = (
     ("kproxy_connect6", _CGROUP_SOCK_ADDR, 11),
     ("kproxy_sendmsg4", _CGROUP_SOCK_ADDR, 14),
     ("kproxy_sendmsg6", _CGROUP_SOCK_ADDR, 15),
+)
+_GUARDS = (
+    (
+        ("kproxy_leaving", _CGROUP_SKB, 1),
+        "other protocols than TCP and UDP, and packets with routing headers, leave pods around egress policy",
+    ),
+    (
+        ("kproxy_arriving", _CGROUP_SKB, 0),
+        "other protocols than TCP and UDP, broadcast and multicast reach pods around ingress policy",
+    ),
 )
 
 # Four slots a flow whose ends are all on this node: 4,096 such flows; more go by TCP and are counted.
@@ -79,7 +89,7 @@ class Hooks:
             self.features = probe_splice(self._memory, self._program.map_fd)
             self.counters.clear()  # the probe's own
             self._give_out_slots()
-            self._attach_cgroup(undo)
+            self.features += self._attach_cgroup(undo)
             self._undo = undo.pop_all()
         return self
 
@@ -172,15 +182,32 @@ class Hooks:
         finally:
             os.close(target)
 
-    def _attach_cgroup(self, undo: contextlib.ExitStack) -> None:
+    def _attach_cgroup(self, undo: contextlib.ExitStack) -> tuple[Feature, ...]:
         target = os.open(cgroup.root(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         undo.callback(os.close, target)
-        for name, kind, attach in _CGROUP_HOOKS:
-            program = self._program.load(name, kind, attach)
-            try:
-                undo.callback(os.close, link_create(program, target, attach))
-            except OSError as error:
-                raise _explain(error, f"{name} cannot be attached to the cgroup v2 root") from error
+        for hook in _CGROUP_HOOKS:
+            self._attach_hook(undo, target, *hook)
+        return tuple(self._attach_guard(undo, target, *guard) for guard in _GUARDS)
+
+    def _attach_guard(
+        self, undo: contextlib.ExitStack, target: int, hook: tuple[str, int, int], cost: str
+    ) -> Feature:
+        """Attach what the node can do without, where the kernel does not have it."""
+        name = f"packets are judged ({hook[0]})"
+        try:
+            self._attach_hook(undo, target, *hook)
+        except CompileError:
+            return Feature(name, False, cost)
+        return Feature(name, True)
+
+    def _attach_hook(
+        self, undo: contextlib.ExitStack, target: int, name: str, kind: int, attach: int
+    ) -> None:
+        program = self._program.load(name, kind, attach)
+        try:
+            undo.callback(os.close, link_create(program, target, attach))
+        except OSError as error:
+            raise _explain(error, f"{name} cannot be attached to the cgroup v2 root") from error
 
 
 def _explain(error: OSError, what: str) -> SockmapError:

@@ -255,6 +255,7 @@ class Slot(ct.Structure):
         ("role", ct.c_uint32),
         ("told", ct.c_uint64),
         ("message_end", ct.c_uint64 * 16),
+        ("in_map", ct.c_uint64),
         ("granted", ct.c_uint64),
         ("reopen", ct.c_uint64),
     ]

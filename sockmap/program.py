@@ -24,6 +24,7 @@ _PARTS = (
     "decide.h",
     "datagrams.h",
     "connect.bpf.c",
+    "guard.bpf.c",
     "lookup.bpf.c",
     "sockops.bpf.c",
     "splice.bpf.c",

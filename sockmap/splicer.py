@@ -29,6 +29,7 @@ _SETTLED_MESSAGES = Slot.settled_messages.offset // _WORDS
 _TCP_BYTES, _MODE = Slot.tcp_bytes.offset // _WORDS, Slot.mode_generation.offset // _WORDS
 _COOKIE, _PEER_COOKIE = Slot.cookie.offset // _WORDS, Slot.peer_cookie.offset // _WORDS
 _PEER_SLOT, _NETNS = Slot.peer_slot.offset // _WORDS, Slot.netns.offset // _WORDS
+_IN_MAP = Slot.in_map.offset // _WORDS
 _ENDS = Slot.message_end.offset // _WORDS
 _GRANTED, _REOPEN = Slot.granted.offset // _WORDS, Slot.reopen.offset // _WORDS
 _STRIDE = ct.sizeof(Slot) // _WORDS
@@ -138,6 +139,7 @@ class Splicer:
             if not map_lookup(self._map_fd("pairs"), cookie, pair):
                 return NO_SLOT
         map_update(self._map_fd("spliced"), cookie, ct.c_uint32(own.fileno()))
+        self._words[pair.slot * _STRIDE + _IN_MAP] = 1
         self.adopt(pair.slot, own)
         return int(pair.slot)
 

@@ -136,7 +136,7 @@ enum slot_mode { SPLICING = 0, BY_TCP = 1, CLOSED = 2 };
 
 /*
  * One per socket in the map, for the direction in which it sends. Every word has one writer: the kernel, under
- * the sender's socket lock, or user space for the last line. User space reads aligned u64 words of the mapping.
+ * the sender's socket lock, or user space for the last ones. User space reads aligned u64 words of the mapping.
  * A sequence of 16 message ends lets user space turn "bytes read" into "messages read".
  */
 struct slot {
@@ -153,8 +153,9 @@ struct slot {
     u32 device, role;                     /* 136   the device that it is bound to, as sock_diag wants to know */
     u64 told;                             /* 144   whether user space was told that it goes by TCP */
     u64 message_end[16];                  /* 152   `bytes` after each of the last 16 messages */
-    u64 granted;                          /* 280   user space, after the first: generation << 48 | cost */
-    u64 reopen;                           /* 288   user space: generation << 48 | total read to the last byte */
+    u64 in_map;                           /* 280   this socket entered the sockhash; an upstream's: user space */
+    u64 granted;                          /* 288   user space, after the first: generation << 48 | cost */
+    u64 reopen;                           /* 296   user space: generation << 48 | total read to the last byte */
 };
 
 /* ---- what user space is told ------------------------------------------------------------------------------ */

@@ -88,6 +88,7 @@ static inline struct slot *take_slot(u32 *index, u32 role, u64 cookie, u64 netns
     slot->role = role;
     slot->device = 0;
     slot->told = 0;
+    slot->in_map = 0;
     slot->mode_generation = generation; /* SPLICING */
     return slot;
 }
@@ -123,6 +124,7 @@ static inline struct slot *enter_map(struct bpf_sock_ops *ctx, struct socket_sta
     state->slot = index;
     state->slot_generation = generation;
     state->in_sockhash = 1;
+    slot->in_map = 1;
     return slot;
 }
 

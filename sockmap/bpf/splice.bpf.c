@@ -62,11 +62,17 @@ static inline void find_slot(struct socket_state *state) {
     state->slot_generation = pair->slot_generation;
 }
 
-/* Two slots are a pair where each names the other's socket: a slot may have got a new owner since it was named. */
-static inline bool is_paired(struct slot *slot, u64 peer) {
+/* The reader's slot; 0 where the two do not name each other's sockets: it may have got a new owner since. */
+static inline struct slot *paired_slot(struct slot *slot, u64 peer) {
     u32 index = slot->peer_slot;
     struct slot *reader = slots.lookup(&index);
-    return reader && peer && reader->cookie == peer && reader->peer_cookie == slot->cookie;
+    return reader && peer && reader->cookie == peer && reader->peer_cookie == slot->cookie ? reader : 0;
+}
+
+/* Nobody will read it: TCP has its own answer. That is no fall from splicing, but the end of the connection. */
+static inline int leave_to_reset(struct slot *slot, u32 size) {
+    count_tcp(slot, size);
+    return SK_PASS;
 }
 
 int kproxy_splice(struct sk_msg_md *msg) {
@@ -99,12 +105,13 @@ int kproxy_splice(struct sk_msg_md *msg) {
     if (cost > granted)
         return leave_to_tcp(slot, index, size, NO_CREDIT);
     u64 peer = slot->peer_cookie;
-    if (!is_paired(slot, peer))
+    struct slot *reader = paired_slot(slot, peer);
+    if (!reader)
         return leave_to_tcp(slot, index, size, NO_PEER);
     /* Safe: the peer was found by sequence numbers, and what it may hold unread is bounded by the grant. */
     int moved = spliced.msg_redirect_hash(msg, &peer, BPF_F_INGRESS);
     if (moved != SK_PASS)
-        return leave_to_tcp(slot, index, size, REDIRECT_FAILED);
+        return reader->in_map ? leave_to_reset(slot, size) : leave_to_tcp(slot, index, size, REDIRECT_FAILED);
     slot->bytes = bytes;
     slot->messages = messages;
     slot->message_end[messages & 15] = bytes;

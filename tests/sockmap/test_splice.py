@@ -321,6 +321,39 @@ def test_fionread_counts_redirected_bytes(rig: Rig) -> None:
         receive(reader, 700)
 
 
+@pytest.mark.parametrize("way", SENDERS)
+def test_who_sends_to_a_closed_reader_has_not_fallen_to_tcp(rig: Rig, way: str) -> None:
+    """The last answer to a client that went away: nobody reads it, and it is not counted among the falls."""
+    redirecting(rig)
+    flow = rig.egress("client", "server", flags=SPLICE | ANNOUNCE)
+    exchange(flow, b"before")
+    sender, reader = flow.way(way)
+    with rig.counting() as counted:
+        reader.close()
+        with contextlib.suppress(OSError):
+            sender.send(b"too late")
+    fallen = (Counter.TO_TCP_NO_CREDIT, Counter.TO_TCP_NO_PEER, Counter.TO_TCP_REDIRECT_FAILED)
+    assert [counted[reason] for reason in fallen] == [0, 0, 0]
+
+
+def test_a_server_that_speaks_first_begins_by_tcp(rig: Rig) -> None:
+    """S sends before kproxy has put U into the map: that goes by TCP, in order, and comes back."""
+    redirecting(rig)
+    listener = rig.server("server", PORT)
+    u = rig.upstream("client", V4.to(rig.network["server"], PORT), flags=SPLICE | ANNOUNCE)
+    s = rig.accept(listener)
+    with rig.counting() as counted:
+        s.sendall(b"220 ready")
+    assert counted[Counter.TO_TCP_REDIRECT_FAILED] == 1
+    assert rig.splicer.join(u) != NO_SLOT
+    assert receive(u, 9) == b"220 ready"
+    with rig.pumping():
+        eventually(lambda: again(s, u) and rig.snapshot(s).bytes > 0, "it is spliced")
+    u.sendall(b"hello")
+    assert receive(s, 5) == b"hello"
+    assert rig.snapshot(u).bytes == 5
+
+
 # ---- slots ----------------------------------------------------------------------------------------------------
 
 
