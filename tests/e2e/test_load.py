@@ -27,6 +27,7 @@ http {{ access_log off; keepalive_requests 100000000;
   server {{ listen 0.0.0.0:{port}; location / {{ return 200 "ok\\n"; }} }} }}
 """
 REQUESTS = 1_000_000
+LAST_ANSWERS = 100_000  # bytes: some hundred connections' last answers; a fall to TCP would be megabytes
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +90,12 @@ def test_a_connection_is_still_spliced_after_a_million_requests(
         made = 0
         while made < REQUESTS:
             made += requests_in(wrk(network["client"], nginx, 4, 10))
-            if node.count("kproxy_bytes_total", path="tcp"):
+            if node.count("kproxy_splice_fallbacks_total"):
                 break
-        assert node.count("kproxy_requests_total", verdict="allow") >= REQUESTS
-        assert node.count("kproxy_bytes_total", path="tcp") == 0
         assert node.count("kproxy_splice_fallbacks_total") == 0
+        assert node.count("kproxy_requests_total", verdict="allow") >= REQUESTS
+        # wrk hangs up in the middle of things: an answer to nobody goes by TCP, which resets.
+        assert node.count("kproxy_bytes_total", path="tcp") < LAST_ANSWERS
 
 
 def test_memory_and_descriptors_come_back_after_load(network: Network, nginx: Pod, tmp_path: Path) -> None:
