@@ -218,6 +218,9 @@ class Handshake(ct.Structure):
         ("slot", ct.c_uint32),
         ("slot_generation", ct.c_uint32),
         ("splice", ct.c_uint32),
+        ("kept", ct.c_uint32),
+        ("kept_generation", ct.c_uint32),
+        ("pad", ct.c_uint32),
     ]
 
 
@@ -253,7 +256,8 @@ class Slot(ct.Structure):
         ("remote_port", ct.c_uint32),
         ("device", ct.c_uint32),
         ("role", ct.c_uint32),
-        ("told", ct.c_uint64),
+        ("endpoint", ct.c_uint32),
+        ("told", ct.c_uint32),
         ("message_end", ct.c_uint64 * 16),
         ("in_map", ct.c_uint64),
         ("granted", ct.c_uint64),

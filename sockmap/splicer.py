@@ -285,7 +285,7 @@ class Splicer:
     def _unacknowledged(self, slot: int) -> int | None:
         own = self._own_at(slot)
         if own is not None:
-            return _own_queue(own, termios.TIOCOUTQ)
+            return int.from_bytes(fcntl.ioctl(own, termios.TIOCOUTQ, bytes(4)), "little")
         found = self._diag(slot)
         return None if found is None else found[0].unacknowledged(*found[1:])
 
@@ -325,18 +325,13 @@ class Splicer:
         if own is not None:
             info = own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
             received = int.from_bytes(info[BYTES_RECEIVED : BYTES_RECEIVED + 8], "little")
-            return Progress(received, _own_queue(own, termios.FIONREAD), _own_memory(own))
+            return Progress(received, 0, _own_memory(own))
         found = self._diag(reader)
         return None if found is None else found[0].progress(*found[1:])
 
 
 def _cookie(own: socket.socket) -> bytes:
     return own.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8)
-
-
-def _own_queue(own: socket.socket, request: int) -> int:
-    """How many bytes wait in a queue of a socket of this process: FIONREAD or TIOCOUTQ, tcp(7)."""
-    return int.from_bytes(fcntl.ioctl(own, request, bytes(4)), "little")
 
 
 def _own_memory(own: socket.socket) -> int:

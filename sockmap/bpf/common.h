@@ -41,6 +41,14 @@ struct sockaddr_in6 {
         value_;                                                                              \
     })
 
+#define READ_IPV6(address, ctx, field)           \
+    do {                                         \
+        (address)->word[0] = READ(ctx, field[0]); \
+        (address)->word[1] = READ(ctx, field[1]); \
+        (address)->word[2] = READ(ctx, field[2]); \
+        (address)->word[3] = READ(ctx, field[3]); \
+    } while (0)
+
 /* Atomic although per processor: a program in a system call may be interrupted by one in a softirq. */
 static inline void count_bytes(u32 which, u64 bytes) {
     u64 *value = counters.lookup(&which);

@@ -186,19 +186,12 @@ int kproxy_connect4(struct bpf_sock_addr *ctx) {
     return redirect_ipv4(ctx, sk, endpoint, &destination, port);
 }
 
-static inline void read_destination6(struct bpf_sock_addr *ctx, struct address *destination) {
-    destination->word[0] = READ(ctx, user_ip6[0]);
-    destination->word[1] = READ(ctx, user_ip6[1]);
-    destination->word[2] = READ(ctx, user_ip6[2]);
-    destination->word[3] = READ(ctx, user_ip6[3]);
-}
-
 int kproxy_connect6(struct bpf_sock_addr *ctx) {
     struct bpf_sock *sk = ctx->sk;
     if (!sk)
         return ALLOW_CALL;
     struct address destination;
-    read_destination6(ctx, &destination);
+    READ_IPV6(&destination, ctx, user_ip6);
     u16 port = bpf_ntohs(READ(ctx, user_port));
     u32 id = 0;
     u32 action = judge_call(ctx, sk, &destination, port, &id);
@@ -229,7 +222,7 @@ int kproxy_sendmsg6(struct bpf_sock_addr *ctx) {
     if (!sk)
         return ALLOW_CALL;
     struct address destination;
-    read_destination6(ctx, &destination);
+    READ_IPV6(&destination, ctx, user_ip6);
     u32 id = 0;
     u32 action = judge_call(ctx, sk, &destination, bpf_ntohs(READ(ctx, user_port)), &id);
     return action == PASS ? ALLOW_CALL : REFUSE_CALL; /* Safe: as in sendmsg4. */

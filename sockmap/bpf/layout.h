@@ -105,6 +105,7 @@ struct handshake {
     u32 shown_port;
     u32 role, endpoint;
     u32 slot, slot_generation, splice;
+    u32 kept, kept_generation, pad; /* C's: the slot that it keeps for P; whoever deletes this has it */
 };
 
 /*
@@ -151,7 +152,7 @@ struct slot {
     struct address local, remote;         /*  96   this socket's own names, to find it through sock_diag */
     u32 local_port, remote_port;          /* 128 */
     u32 device, role;                     /* 136   the device that it is bound to, as sock_diag wants to know */
-    u64 told;                             /* 144   whether user space was told that it goes by TCP */
+    u32 endpoint, told;                   /* 144   whose it is; whether user space was told that it goes by TCP */
     u64 message_end[16];                  /* 152   `bytes` after each of the last 16 messages */
     u64 in_map;                           /* 280   this socket entered the sockhash; an upstream's: user space */
     u64 granted;                          /* 288   user space, after the first: generation << 48 | cost */

@@ -112,14 +112,8 @@ int kproxy_lookup(struct bpf_sk_lookup *ctx) {
         set_ipv4(&local, READ(ctx, local_ip4));
         set_ipv4(&remote, READ(ctx, remote_ip4));
     } else {
-        local.word[0] = READ(ctx, local_ip6[0]);
-        local.word[1] = READ(ctx, local_ip6[1]);
-        local.word[2] = READ(ctx, local_ip6[2]);
-        local.word[3] = READ(ctx, local_ip6[3]);
-        remote.word[0] = READ(ctx, remote_ip6[0]);
-        remote.word[1] = READ(ctx, remote_ip6[1]);
-        remote.word[2] = READ(ctx, remote_ip6[2]);
-        remote.word[3] = READ(ctx, remote_ip6[3]);
+        READ_IPV6(&local, ctx, local_ip6);
+        READ_IPV6(&remote, ctx, remote_ip6);
         if (is_ipv4(&local) || is_ipv4(&remote))
             return deny(ctx, endpoint, 0, &remote); /* Safe: no IPv6 packet has such an address by right. */
     }

@@ -1,9 +1,6 @@
 /* The maps, their sizes and why. User space finds them by name (at most 15 characters are kept by the kernel). */
 
-/* Both ends of every spliced pair: two pairs a flow, so this bounds spliced flows at MAX_SLOTS / 4. */
-#ifndef MAX_SLOTS
-#define MAX_SLOTS 16384
-#endif
+/* MAX_SLOTS is given at load: both ends of two pairs a flow, so this bounds spliced flows at a quarter of it. */
 #define MAX_ENDPOINTS 1024       /* local pods; the kubelet's default is 110 a node */
 #define MAX_NEIGHBOURS 4096      /* other namespaces of this node: pods without policy */
 #define MAX_IDENTITIES 65536     /* two revisions of the address table live side by side during a change */
@@ -50,6 +47,8 @@ BPF_TABLE("lru_hash", struct datagram_flow, u64, datagrams, MAX_DATAGRAM_FLOWS);
 BPF_SOCKHASH(spliced, u64, 4 * MAX_SLOTS);
 BPF_F_TABLE("array", u32, struct slot, slots, MAX_SLOTS, BPF_F_MMAPABLE);
 BPF_QUEUE(free_slots, u32, MAX_SLOTS);
+/* By endpoint, which may have half of all: one pod's connections must not take the splice from the others. */
+BPF_ARRAY(slots_taken, u64, MAX_ENDPOINTS);
 
 BPF_RINGBUF_OUTPUT(events, EVENT_PAGES);
 BPF_PERCPU_ARRAY(counters, u64, COUNTERS);

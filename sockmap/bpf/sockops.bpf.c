@@ -13,14 +13,8 @@ static inline void name_ends(struct bpf_sock_ops *ctx, struct address *local, st
         set_ipv4(remote, READ(ctx, remote_ip4));
         return;
     }
-    local->word[0] = READ(ctx, local_ip6[0]);
-    local->word[1] = READ(ctx, local_ip6[1]);
-    local->word[2] = READ(ctx, local_ip6[2]);
-    local->word[3] = READ(ctx, local_ip6[3]);
-    remote->word[0] = READ(ctx, remote_ip6[0]);
-    remote->word[1] = READ(ctx, remote_ip6[1]);
-    remote->word[2] = READ(ctx, remote_ip6[2]);
-    remote->word[3] = READ(ctx, remote_ip6[3]);
+    READ_IPV6(local, ctx, local_ip6);
+    READ_IPV6(remote, ctx, remote_ip6);
 }
 
 static inline void call_me_on_close(struct bpf_sock_ops *ctx) {
@@ -61,9 +55,10 @@ static inline bool endpoint_splices(u32 id) {
     return endpoint && endpoint->splice;
 }
 
-/* A slot of one's own, with the first grant and no peer; 0: there is none left. */
-static inline struct slot *take_slot(u32 *index, u32 role, u64 cookie, u64 netns) {
-    if (free_slots.pop(index)) {
+/* A slot of one's own, with the first grant and no peer; 0: there is none left, or not for this endpoint. */
+static inline struct slot *take_slot(u32 *index, u32 endpoint, u32 role, u64 netns) {
+    u64 *taken_here = slots_taken.lookup(&endpoint);
+    if (!taken_here || *taken_here >= MAX_SLOTS / 2 || free_slots.pop(index)) {
         count(COUNT_NO_SLOT);
         return 0;
     }
@@ -83,12 +78,14 @@ static inline struct slot *take_slot(u32 *index, u32 role, u64 cookie, u64 netns
     slot->reopen = ~0ULL; /* no total is ever this */
     slot->peer_cookie = 0;
     slot->peer_slot = NO_SLOT;
-    slot->cookie = cookie;
+    slot->cookie = 0;
     slot->netns = netns;
     slot->role = role;
     slot->device = 0;
     slot->told = 0;
     slot->in_map = 0;
+    slot->endpoint = endpoint;
+    __sync_fetch_and_add(taken_here, 1);
     slot->mode_generation = generation; /* SPLICING */
     return slot;
 }
@@ -97,35 +94,37 @@ static inline void give_back(u32 index, u32 generation) {
     struct slot *slot = slots.lookup(&index);
     if (!slot || (slot->mode_generation & 0xffffffff) != generation)
         return;
+    u32 endpoint = slot->endpoint;
+    u64 *taken_here = slots_taken.lookup(&endpoint);
+    if (taken_here)
+        __sync_fetch_and_add(taken_here, -1);
     slot->mode_generation = ((u64)CLOSED << 32) | (generation + 1);
     free_slots.push(&index, 0);
 }
 
-/* A slot and a place in the sockhash for this socket; 0: it stays plain TCP. */
-static inline struct slot *enter_map(struct bpf_sock_ops *ctx, struct socket_state *state, u64 netns) {
-    u32 index = 0;
-    u64 cookie = bpf_get_socket_cookie(ctx);
-    struct slot *slot = take_slot(&index, state->role, cookie, netns);
-    if (!slot)
-        return 0;
+static inline u32 generation_of(struct slot *slot) {
+    return slot->mode_generation & 0xffffffff;
+}
+
+/* Put this socket into the sockhash under a slot that was taken for it; false: it stays plain TCP. */
+static inline bool enter_map(struct bpf_sock_ops *ctx, struct socket_state *state, struct slot *slot, u32 index) {
     struct bpf_sock *sk = ctx->sk;
     slot->device = sk ? sk->bound_dev_if : 0;
     slot->local_port = ctx->local_port;
     slot->remote_port = bpf_ntohl(READ(ctx, remote_port));
     name_ends(ctx, &slot->local, &slot->remote);
-    u32 generation = slot->mode_generation & 0xffffffff;
+    u64 cookie = bpf_get_socket_cookie(ctx);
+    slot->cookie = cookie;
     int failed = spliced.sock_hash_update(ctx, &cookie, BPF_ANY);
     if (failed) {
-        /* Full, or a kind of socket that cannot be there (MPTCP). */
-        give_back(index, generation);
-        count(COUNT_NOT_IN_SOCKHASH);
-        return 0;
+        count(COUNT_NOT_IN_SOCKHASH); /* full, or a kind of socket that cannot be there (MPTCP) */
+        return false;
     }
     state->slot = index;
-    state->slot_generation = generation;
+    state->slot_generation = generation_of(slot);
     state->in_sockhash = 1;
     slot->in_map = 1;
-    return slot;
+    return true;
 }
 
 /*
@@ -153,8 +152,39 @@ static inline u64 sequence_key(u32 sent, u32 received) {
     return ((u64)sent << 32) | received;
 }
 
-static inline void leave_handshake(struct bpf_sock_ops *ctx, struct socket_state *state, u64 netns) {
-    struct handshake h = {};
+/* Two slots or none: an end in the map whose other end cannot follow would be of no use, and misread by FIONREAD. */
+static inline bool take_slots(u32 *own, u32 *other, u32 endpoint, u32 role, u32 other_role, u64 netns) {
+    struct slot *mine = take_slot(own, endpoint, role, netns);
+    if (!mine)
+        return false;
+    if (take_slot(other, endpoint, other_role, netns))
+        return true;
+    give_back(*own, generation_of(mine));
+    return false;
+}
+
+/* C enters the map, and keeps a slot for P. */
+static inline void enter_first(struct bpf_sock_ops *ctx, struct socket_state *state, u64 netns,
+                               struct handshake *h) {
+    u32 own = 0, kept = 0;
+    if (!take_slots(&own, &kept, state->endpoint, CLIENT, PROXY, netns))
+        return;
+    struct slot *mine = slots.lookup(&own), *other = slots.lookup(&kept);
+    if (!mine || !other)
+        return;
+    h->kept_generation = generation_of(other);
+    if (!enter_map(ctx, state, mine, own)) {
+        give_back(own, generation_of(mine));
+        give_back(kept, h->kept_generation);
+        return;
+    }
+    h->kept = kept;
+}
+
+static inline void leave_handshake(struct bpf_sock_ops *ctx, struct socket_state *state, u64 netns, bool enters) {
+    struct handshake h = {.kept = NO_SLOT};
+    if (enters)
+        enter_first(ctx, state, netns, &h);
     h.cookie = bpf_get_socket_cookie(ctx);
     h.netns = netns;
     h.shown = state->shown;
@@ -166,11 +196,15 @@ static inline void leave_handshake(struct bpf_sock_ops *ctx, struct socket_state
     h.splice = state->splice;
     u64 key = sequence_key(READ(ctx, snd_nxt), READ(ctx, rcv_nxt));
     /* Not over another's: whoever could place an entry first must not take over a connection. */
-    if (handshakes.insert(&key, &h)) {
-        count(COUNT_HANDSHAKES_FULL);
+    if (!handshakes.insert(&key, &h)) {
+        state->handshake = key;
         return;
     }
-    state->handshake = key;
+    count(COUNT_HANDSHAKES_FULL);
+    give_back(h.kept, h.kept_generation);
+    leave_map(ctx, state);
+    give_back(state->slot, state->slot_generation);
+    state->slot = NO_SLOT;
 }
 
 static inline struct socket_state *new_state(struct bpf_sock *sk, u32 role, u32 endpoint, u32 direction) {
@@ -267,13 +301,11 @@ static inline void active_established(struct bpf_sock_ops *ctx, struct bpf_sock 
         if (!state)
             return; /* no memory when it connected: it stays plain TCP */
         /* It enters the map when its server is known to be here: user space does that, see splicer.py. */
-        leave_handshake(ctx, state, netns);
+        leave_handshake(ctx, state, netns, false);
         return;
     }
     if (state && state->role == CLIENT && state->direction == EGRESS) {
-        if (endpoint_splices(state->endpoint))
-            enter_map(ctx, state, netns);
-        leave_handshake(ctx, state, netns);
+        leave_handshake(ctx, state, netns, endpoint_splices(state->endpoint));
         return;
     }
     u32 endpoint = 0;
@@ -287,16 +319,13 @@ static inline void active_established(struct bpf_sock_ops *ctx, struct bpf_sock 
     client->direction = INGRESS;
     client->shown_port = 0; /* it sees the server's own address anyway */
     call_me_on_close(ctx);
-    if (endpoint_splices(endpoint) && may_splice_here(netns))
-        enter_map(ctx, client, netns);
-    leave_handshake(ctx, client, netns);
+    leave_handshake(ctx, client, netns, endpoint_splices(endpoint) && may_splice_here(netns));
 }
 
 /* Both slots learn of each other, the one that may be sending already last of all. */
-static inline void pair_slots(struct slot *mine, u32 own_index, struct slot *other, u32 other_index,
-                              u64 other_cookie) {
+static inline void pair_slots(struct slot *mine, u32 own_index, struct slot *other, u32 other_index) {
     mine->peer_slot = other_index;
-    mine->peer_cookie = other_cookie;
+    mine->peer_cookie = other->cookie;
     other->peer_slot = own_index;
     other->peer_cookie = mine->cookie;
     count(COUNT_PAIRED);
@@ -305,13 +334,18 @@ static inline void pair_slots(struct slot *mine, u32 own_index, struct slot *oth
 /* P enters the map, where C is already; C may have sent before this and gone by TCP. */
 static inline void pair_with_client(struct bpf_sock_ops *ctx, struct socket_state *state,
                                     struct handshake *active, u64 netns) {
-    u32 index = active->slot;
-    struct slot *client = slots.lookup(&index); /* NO_SLOT is beyond the map */
-    if (!client || (client->mode_generation & 0xffffffff) != active->slot_generation)
+    u32 index = active->kept, client_index = active->slot;
+    struct slot *mine = slots.lookup(&index); /* NO_SLOT is beyond the map */
+    struct slot *client = slots.lookup(&client_index);
+    if (!mine || !client)
         return;
-    struct slot *mine = enter_map(ctx, state, netns);
-    if (mine)
-        pair_slots(mine, state->slot, client, index, active->cookie);
+    mine->netns = netns;
+    if (!enter_map(ctx, state, mine, index)) {
+        give_back(index, active->kept_generation);
+        return;
+    }
+    if (generation_of(client) == active->slot_generation)
+        pair_slots(mine, index, client, client_index);
 }
 
 /*
@@ -320,26 +354,28 @@ static inline void pair_with_client(struct bpf_sock_ops *ctx, struct socket_stat
  */
 static inline void pair_with_upstream(struct bpf_sock_ops *ctx, struct socket_state *state,
                                       struct handshake *active, u64 netns) {
-    if (!active->splice || !may_splice_here(netns))
+    u32 own = 0, index = 0;
+    if (!active->splice || !may_splice_here(netns) ||
+        !take_slots(&own, &index, active->endpoint, SERVER, UPSTREAM, netns))
         return;
-    u32 index = 0;
+    struct slot *mine = slots.lookup(&own), *upstream = slots.lookup(&index);
+    if (!mine || !upstream)
+        return;
     u64 cookie = active->cookie;
-    struct slot *upstream = take_slot(&index, UPSTREAM, cookie, active->netns);
-    if (!upstream)
-        return;
-    u32 generation = upstream->mode_generation & 0xffffffff;
-    struct slot *mine = enter_map(ctx, state, netns);
-    if (!mine) {
-        give_back(index, generation);
+    upstream->cookie = cookie;
+    upstream->netns = active->netns;
+    struct pair pair = {.server_cookie = bpf_get_socket_cookie(ctx), .slot = index};
+    pair.slot_generation = generation_of(upstream);
+    if (!enter_map(ctx, state, mine, own)) {
+        give_back(own, generation_of(mine));
+        give_back(index, pair.slot_generation);
         return;
     }
-    pair_slots(mine, state->slot, upstream, index, cookie);
-    struct pair pair = {.server_cookie = mine->cookie, .slot = index, .slot_generation = generation};
+    pair_slots(mine, own, upstream, index);
     if (pairs.insert(&cookie, &pair)) {
-        /* It must not stay in the map alone: FIONREAD does not count what arrives there by TCP. */
-        give_back(index, generation);
-        leave_map(ctx, state);
         count(COUNT_HANDSHAKES_FULL);
+        give_back(index, pair.slot_generation);
+        leave_map(ctx, state);
     }
 }
 
@@ -359,7 +395,8 @@ static inline void passive_established(struct bpf_sock_ops *ctx, struct bpf_sock
     struct handshake *found = handshakes.lookup(&key);
     if (found) {
         active = *found;
-        handshakes.delete(&key);
+        if (handshakes.delete(&key)) /* its socket has closed meanwhile, and taken it back */
+            active.role = 0;
     }
     u32 role = SERVER, expected = UPSTREAM, endpoint = active.endpoint, direction = INGRESS;
     struct listener *listener = listeners.sk_storage_get(sk, 0, 0);
@@ -407,9 +444,12 @@ static inline void closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
         u64 key = state->handshake;
         struct handshake *left = handshakes.lookup(&key);
         if (left && left->cookie == bpf_get_socket_cookie(ctx)) {
-            handshakes.delete(&key);
-            if (state->role == CLIENT && state->direction == EGRESS)
-                count(COUNT_REDIRECTS_LOST);
+            u32 kept = left->kept, generation = left->kept_generation;
+            if (!handshakes.delete(&key)) {
+                give_back(kept, generation);
+                if (state->role == CLIENT && state->direction == EGRESS)
+                    count(COUNT_REDIRECTS_LOST);
+            }
         }
         state->handshake = 0;
     } else if (state->role == CLIENT && state->direction == EGRESS && state->slot == NO_SLOT) {
@@ -421,8 +461,7 @@ static inline void closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
     }
     if (state->role == SERVER)
         end_pair(state->peer_cookie);
-    if (state->slot != NO_SLOT)
-        give_back(state->slot, state->slot_generation);
+    give_back(state->slot, state->slot_generation);
     state->slot = NO_SLOT;
 }
 

@@ -413,11 +413,15 @@ class Rig:
     ) -> Flow:
         slots = {"client": self.slot(c), "proxy": self.slot(p), "server": self.slot(s)}
         slots["upstream"] = self.splicer.join(u)
-        if slots["proxy"] != NO_SLOT:
-            self.splicer.adopt(slots["proxy"], p)
-        for own in ("proxy", "upstream"):
-            self._of_test.callback(self.splicer.release, slots[own])
+        self.adopt(p, slots["proxy"])
+        self.adopt(u, slots["upstream"])
         return Flow(c, p, u, s, origin, slots)
+
+    def adopt(self, own: socket.socket, slot: int) -> None:
+        """Tell the splicer, as the service does, that a slot's socket is kproxy's own; until the test ends."""
+        if slot != NO_SLOT:
+            self.splicer.adopt(slot, own)
+            self._of_test.callback(self.splicer.release, slot)
 
 
 def listen(namespace: NetworkNamespace, family: int, address: str, *, only6: bool = False) -> socket.socket:

@@ -12,6 +12,7 @@ from kernel_rig import (
     ANNOUNCE,
     DENY,
     EGRESS,
+    INGRESS,
     PASS,
     REDIRECT,
     SPLICE,
@@ -31,13 +32,13 @@ from sockmap.tables import Tables
 
 pytestmark = pytest.mark.bpf
 
-SLOTS = 8  # two flows
+SLOTS = 16  # four flows, of which an endpoint has half
 PORTS = itertools.count(20_000)
 
 
 @pytest.fixture(scope="module")
 def module_rig(network: Network) -> Iterator[Rig]:
-    """A node with room for two spliced flows."""
+    """A node with room for four spliced flows, two of each endpoint."""
     with Hooks(slots=SLOTS) as hooks:
         rig = Rig(network, hooks)
         try:
@@ -80,6 +81,23 @@ def test_a_flow_that_finds_no_slot_goes_by_tcp(rig: Rig) -> None:
     fourth = flow(rig)
     assert NO_SLOT not in fourth.slots.values()
     exchange(fourth)
+
+
+def test_one_endpoint_leaves_half_to_the_others(rig: Rig) -> None:
+    """The client's pod has all the flows it may have spliced, and more: the server's are spliced as ever."""
+    rig.policy(
+        Rule("client", EGRESS, REDIRECT, peer="server"), Rule("server", INGRESS, REDIRECT, peer="other")
+    )
+    greedy = [flow(rig) for _ in range(4)]
+    assert [NO_SLOT in one.slots.values() for one in greedy] == [False, False, True, True]
+    rig.marks.add_neighbour(rig.namespace("other").cookie)
+    try:
+        for _ in range(2):
+            one = rig.ingress("other", "server", port=next(PORTS))
+            assert NO_SLOT not in one.slots.values()
+            exchange(one)
+    finally:
+        rig.marks.remove_neighbour(rig.namespace("other").cookie)
 
 
 def test_slots_are_used_again_and_again(rig: Rig) -> None:
