@@ -220,8 +220,8 @@ class Splicer:
         mode, generation = divmod(words[at + _MODE], 1 << 32)
         if mode == SlotMode.CLOSED:
             return  # what is there is the last owner's, and the generation the next one's
-        # In this order: what was sent is read before what is unread. A message that is being sent may be counted and
-        # not be in the queue yet, so it does not count here; but our own sockets send in this thread, so nothing is.
+        # In this order: what was sent is read before what is unread. A message that is being sent may be counted
+        # and not be in the queue yet, so it does not count here; our own sockets send in this thread, so none is.
         own = self._own_at(slot) is not None
         messages = words[at + (_MESSAGES if own else _SETTLED_MESSAGES)]
         sent = words[at + (_BYTES if own else _SETTLED_BYTES)]
