@@ -312,10 +312,10 @@ class Service:
         peer = event.address.value()
         verdict = half.decide(event.reason_or_identity, event.protocol, event.port)
         identity = self._policy.identify(peer)
-        written = f"[{peer}]" if peer.version == 6 else str(peer)
-        side = Side(
-            str(enforced.name), "ingress" if ingress else "egress", identity.name, f"{written}:{event.port}"
-        )
+        # Of a peer that called, the address is known; of one that was called, its port too.
+        bracketed = f"[{peer}]" if peer.version == 6 else str(peer)
+        written = str(peer) if ingress else f"{bracketed}:{event.port}"
+        side = Side(str(enforced.name), "ingress" if ingress else "egress", identity.name, written)
         protocol = {6: "tcp", 17: "udp"}.get(event.protocol, str(event.protocol))
         self._observer.denied_l4(side, protocol, verdict.rule, verdict.reason)
 
