@@ -33,7 +33,10 @@ class AccessLine(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: Annotated[str, Meta(description="namespace/name of the endpoint whose policy decided.")]
     direction: Annotated[Literal["ingress", "egress"], Meta(description="Of that endpoint's policy.")]
     peer: Annotated[str, Meta(description="Who is at the other end: namespace/name, world, host, cidr:….")]
-    peer_address: Annotated[str, Meta(description="The peer's ADDRESS:PORT.")]
+    peer_address: Annotated[
+        str,
+        Meta(description="The peer's ADDRESS:PORT; its ADDRESS alone where the kernel refused its call."),
+    ]
     flow: Annotated[int, Meta(description="The connection, numbered since kproxy started; 0: none.")]
     protocol: Annotated[
         Literal["http", "grpc", "kafka", "tcp", "udp"],
