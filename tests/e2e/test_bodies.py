@@ -166,12 +166,12 @@ def _read_body(sock: socket.socket, hashed: hashlib._Hash) -> None:
     data = b""
     while b"\r\n\r\n" not in data:
         data += sock.recv(65536)
-    body = data.split(b"\r\n\r\n", 1)[1]
-    left = BODY
-    while body:
+    body = data.split(b"\r\n\r\n", 1)[1]  # empty where the head came alone
+    hashed.update(body)
+    left = BODY - len(body)
+    while left and (body := sock.recv(min(left, 1 << 20))):
         hashed.update(body)
         left -= len(body)
-        body = sock.recv(min(left, 1 << 20)) if left else b""
     assert left == 0
 
 
