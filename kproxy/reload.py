@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import policy
@@ -11,6 +11,7 @@ from kproxy.config import Config
 from kproxy.endpoints import Endpoint
 from kproxy.errors import FileError, Problem
 from policy import NodePolicy
+from policy.model import Mismatch
 from sockmap.layout import IPAddress
 
 
@@ -60,10 +61,28 @@ def read(config: Config) -> Wanted:
     problems += texts.errors
     loaded = policy.load(texts.files)
     problems += [_problem(one) for one in loaded.errors]
+    problems += unsupported(loaded.rules)
     if problems:
         raise FileError(problems)
     warnings = [str(one) for one in (*texts.warnings, *(_problem(one) for one in loaded.warnings))]
     return Wanted(found, loaded.rules, tuple(warnings))
+
+
+def unsupported(rules: Iterable[policy.Policy]) -> Iterator[Problem]:
+    """Yield what the rule language has and this node cannot do yet: a rule is refused, never half obeyed."""
+    for rule in (
+        one for each in rules for way in (each.ingress, each.egress) for one in (*way.allow, *way.deny)
+    ):
+        for http in (http for port in rule.ports or () for http in port.http or ()):
+            for match in http.header_matches:
+                if match.secret:
+                    yield _problem(http.place.problem("headerMatches with a secret are not supported yet"))
+                elif match.mismatch in _EDITS:
+                    told = f"headerMatches with mismatch {match.mismatch.value} are not supported yet"
+                    yield _problem(http.place.problem(told))
+
+
+_EDITS = (Mismatch.ADD, Mismatch.DELETE, Mismatch.REPLACE)
 
 
 def _problem(found: policy.Problem) -> Problem:

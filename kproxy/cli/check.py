@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 
 import policy
-from kproxy import config, endpoints, rules
+from kproxy import config, endpoints, reload, rules
 from kproxy.errors import FileError, Problem
 
 
@@ -53,6 +53,7 @@ def _check(arguments: argparse.Namespace) -> tuple[list[Problem], list[Problem]]
     workloads = list(_workloads(files, errors))
     texts = rules.read(paths)
     loaded = policy.load(texts.files)
+    errors += reload.unsupported(loaded.rules)
     errors += [*texts.errors, *map(_ours, loaded.errors)]
     if not errors:
         errors += _compiled(loaded, workloads)
@@ -74,6 +75,8 @@ def _compiled(loaded: policy.Loaded, workloads: list[policy.Workload]) -> Iterat
         policy.compile(loaded.rules, workloads, policy.Node(), 0)
     except policy.CompileError as error:
         yield from map(_ours, error.problems)
+    except policy.AddressConflict as error:
+        yield Problem("", 0, "", str(error), "give each workload addresses of its own")
 
 
 def _ours(problem: policy.Problem) -> Problem:
