@@ -38,7 +38,7 @@ BPF_ANNOTATE_KV_PAIR(listeners, int, struct listener);
 BPF_TABLE("sockmap", u32, u64, steering, 4 * MAX_ENDPOINTS);
 
 BPF_HASH(handshakes, u64, struct handshake, MAX_HANDSHAKES);
-BPF_HASH(pairs, u64, struct pair, MAX_HANDSHAKES);          /* cookie of U -> S, until user space takes it */
+BPF_HASH(pairs, u64, struct pair, MAX_HANDSHAKES);          /* cookie of U -> S and U's slot, while both live */
 BPF_HASH(announced, struct tuple, struct announcement, MAX_HANDSHAKES);
 /* LRU: a flood of datagrams costs others their answers, never lets anything through. */
 BPF_TABLE("lru_hash", struct datagram_flow, u64, datagrams, MAX_DATAGRAM_FLOWS);

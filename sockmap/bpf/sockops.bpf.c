@@ -389,6 +389,17 @@ static inline void end_pair(u64 upstream_cookie) {
         give_back(index, generation);
 }
 
+/*
+ * C took itself for a client of kproxy's, and this other end is none: the policy has changed between SYN and
+ * ESTABLISHED, or an address was translated on the way. It must not stay in the map, where FIONREAD would not count
+ * what the server sends it.
+ */
+static inline void dismiss(struct handshake *active) {
+    u64 cookie = active->cookie;
+    spliced.delete(&cookie);
+    give_back(active->kept, active->kept_generation);
+}
+
 static inline void passive_established(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
     u64 key = sequence_key(READ(ctx, rcv_nxt), READ(ctx, snd_nxt));
     struct handshake active = {};
@@ -406,6 +417,8 @@ static inline void passive_established(struct bpf_sock_ops *ctx, struct bpf_sock
         endpoint = listener->endpoint;
         direction = listener->direction;
     } else if (active.role != UPSTREAM) {
+        if (active.role == CLIENT)
+            dismiss(&active);
         return; /* somebody else's connection */
     }
     u64 netns = bpf_get_netns_cookie(ctx);

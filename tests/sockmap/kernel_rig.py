@@ -13,6 +13,7 @@ import os
 import select
 import socket
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -466,6 +467,19 @@ def name_of(sock: socket.socket) -> Name:
 def memory(sock: socket.socket) -> int:
     """Bytes charged to a socket's receive queue (SO_MEMINFO: the first u32 is rmem_alloc)."""
     return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36)[:4], "little")
+
+
+@contextlib.contextmanager
+def unreachable(rig: Rig, pod: str, *, seen_from: str) -> Iterator[None]:
+    """What one pod sends to another's IPv4 address is lost while the block runs: its neighbour entry is wrong."""
+    address = str(rig.network[pod].v4)
+    neighbour = ["nsenter", f"--net={rig.network[seen_from].netns}", "ip", "neighbour"]
+    wrong = ["lladdr", "02:00:00:00:00:01", "dev", "eth0", "nud", "permanent"]
+    subprocess.run([*neighbour, "replace", address, *wrong], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*neighbour, "delete", address, "dev", "eth0"], check=True)
 
 
 def keys(map_fd: int) -> Iterator[int]:

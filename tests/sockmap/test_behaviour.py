@@ -9,6 +9,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import pytest
 from kernel_rig import (
     ANNOUNCE,
     EGRESS,
+    INGRESS,
     REDIRECT,
     SPLICE,
     V4,
@@ -25,7 +27,10 @@ from kernel_rig import (
     eventually,
     keys,
     receive,
+    unreachable,
 )
+from test_connect import disconnect
+from test_splice import open_slots
 
 from sockmap.layout import NO_SLOT
 
@@ -281,8 +286,6 @@ def test_a_pod_under_policy_has_bystanders_too(rig: Rig) -> None:
 
 def test_a_socket_that_leaves_its_flow_is_a_bystander_again(rig: Rig) -> None:
     """Disconnected and connected to whom it may call directly: out of the map, and as any other."""
-    from test_connect import disconnect
-
     rig.policy(Rule("client", EGRESS, REDIRECT, peer="server"))
     flow = rig.egress("client", "server", flags=SPLICE | ANNOUNCE)
     assert cookie(flow.c) in set(in_sockhash(rig))
@@ -292,3 +295,25 @@ def test_a_socket_that_leaves_its_flow_is_a_bystander_again(rig: Rig) -> None:
     pair = Pair(flow.c, rig.accept(listener))
     assert cookie(flow.c) not in set(in_sockhash(rig))
     assert low_water(pair) == "not yet"
+
+
+def test_a_client_that_is_none_after_all_is_a_bystander(rig: Rig) -> None:
+    """Its SYN passed, and before the handshake is over the policy says redirect: it does not stay in the map."""
+    rig.marks.add_neighbour(rig.namespace("other").cookie)
+    try:
+        listener = rig.server("server", PORT)
+        c = rig.socket("other")
+        c.setblocking(False)
+        with unreachable(rig, "other", seen_from="server"):
+            c.connect_ex(V4.to(rig.network["server"], PORT))
+            time.sleep(0.05)
+            rig.policy(Rule("server", INGRESS, REDIRECT))
+        pair = Pair(c, rig.accept(listener))  # the SYN-ACK comes again after a second
+    finally:
+        rig.marks.remove_neighbour(rig.namespace("other").cookie)
+    c.settimeout(5)
+    assert cookie(c) not in set(in_sockhash(rig))
+    assert low_water(Pair(pair.reader, pair.sender)) == "not yet"
+    assert rig.slot(c) != NO_SLOT, "it had entered"
+    abort(c)
+    eventually(lambda: open_slots(rig) == 0, "both slots are free again")

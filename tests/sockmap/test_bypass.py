@@ -224,6 +224,8 @@ def test_mptcp_is_policed_and_carried_without_a_splice(rig: Rig, family: Family)
     assert origin is not None
     assert (origin.paired, origin.port) == (True, PORT)
     assert counted[Counter.NOT_IN_SOCKHASH] == 1
+    listener = rig.endpoints["client"].listeners[EGRESS, 6 if family is V6 else 4]
+    assert c.getpeername()[1] == listener.getsockname()[1], "the hook does not know an MPTCP socket's subflow"
     c.sendall(b"over TCP")
     assert receive(p, 8) == b"over TCP"
     p.sendall(b"and back")

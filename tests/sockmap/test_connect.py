@@ -270,6 +270,18 @@ def test_one_source_port_may_call_two_destinations(rig: Rig, family: Family) -> 
     assert called == {rig.network["server"].v4, rig.network["other"].v4}
 
 
+def test_over_ipv6_one_source_port_calls_one_destination_at_a_time(rig: Rig) -> None:
+    """There is only one ::1: a second redirected call from a bound port is refused while the first lives."""
+    rig.policy(Rule("client", EGRESS, REDIRECT))
+    results = []
+    for name in ("server", "other"):
+        c = rig.socket("client", socket.AF_INET6)
+        c.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        c.bind((str(rig.network["client"].v6), 40502))
+        results.append(c.connect_ex(V6.to(rig.network[name], PORT)))
+    assert results == [0, errno.EADDRNOTAVAIL]
+
+
 def test_two_ports_of_one_destination_from_one_source_port(rig: Rig) -> None:
     """The port takes part in spreading, as does the address."""
     rig.policy(Rule("client", EGRESS, REDIRECT))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import socket
@@ -32,6 +31,7 @@ from kernel_rig import (
     eventually,
     receive,
     unmapped,
+    unreachable,
 )
 
 from sockmap.layout import Action, Counter, Direction
@@ -191,7 +191,7 @@ def test_an_announcement_dies_with_its_socket(rig: Rig) -> None:
     client, server = rig.network["client"], rig.network["server"]
     u = rig.socket("client")
     rig.marks.mark_upstream(u.fileno(), rig.endpoints["client"].number, None, ANNOUNCE)
-    with dropping(rig, "server"):
+    with unreachable(rig, "server", seen_from="client"):
         u.settimeout(0.1)
         with pytest.raises(TimeoutError):
             u.connect((str(server.v4), PORT))
@@ -202,27 +202,6 @@ def test_an_announcement_dies_with_its_socket(rig: Rig) -> None:
     attacker.bind((str(client.v4), port))
     assert attacker.connect_ex((str(server.v4), PORT)) == errno.ECONNREFUSED
     assert list(accept_all(listener)) == []
-
-
-@contextlib.contextmanager
-def dropping(rig: Rig, pod: str):  # type: ignore[no-untyped-def]
-    """No packet reaches the pod while the block runs: its link is down on the pod's side."""
-    import subprocess
-
-    inside = ["nsenter", f"--net={rig.network[pod].netns}"]
-    neighbour = subprocess.run(
-        [*inside, "cat", "/sys/class/net/eth0/address"], check=True, capture_output=True, text=True
-    ).stdout.strip()
-    address = str(rig.network[pod].v4)
-    wrong = neighbour[:-2] + ("00" if neighbour[-2:] != "00" else "01")
-    there = ["nsenter", f"--net={rig.network['client'].netns}", "ip", "neighbour"]
-    subprocess.run(
-        [*there, "replace", address, "lladdr", wrong, "dev", "eth0", "nud", "permanent"], check=True
-    )
-    try:
-        yield
-    finally:
-        subprocess.run([*there, "delete", address, "dev", "eth0"], check=True)
 
 
 def test_a_live_announcement_is_of_no_use_to_the_pods_other_sockets(rig: Rig) -> None:
