@@ -81,10 +81,6 @@ class Directory:
         self.failures = {name: why for name, why in self.failures.items() if name in self._wanted}
         return opened, closed
 
-    def by_name(self, name: EndpointName) -> EnforcedEndpoint | None:
-        """Return the open endpoint of that name."""
-        return self._open.get(name)
-
     def by_endpoint(self, endpoint: Endpoint) -> EnforcedEndpoint | None:
         """Return what is open for an entry of the endpoints file."""
         return self._open.get(EndpointName(endpoint.namespace, endpoint.name))

@@ -64,10 +64,6 @@ class EnforcedEndpoint:
         """Whether its namespace was deleted, or made anew under the same path."""
         return not self.namespace.is_current()
 
-    def owns(self, address: IPAddress) -> bool:
-        """Whether an address is this endpoint's."""
-        return address in self.endpoint.addresses
-
     def _introduce(self, undo: contextlib.ExitStack) -> None:
         sockets, listeners = self._hooks.sockets, self.listeners
         for listener in (listeners.egress4, listeners.egress6):

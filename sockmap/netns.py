@@ -10,7 +10,6 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from sockmap.errors import NamespaceError
 from sockmap.syscall import set_network_namespace
@@ -57,11 +56,6 @@ class NetworkNamespace:
                 "give the path of a network namespace, and run kproxy as root",
             ) from error
 
-    @classmethod
-    def of_pid(cls, pid: int) -> NetworkNamespace:
-        """Open the namespace of a process."""
-        return cls(f"/proc/{pid}/ns/net")
-
     @property
     def fd(self) -> int:
         """The descriptor, for attaching programs."""
@@ -95,11 +89,3 @@ class NetworkNamespace:
     def close(self) -> None:
         """Let it go."""
         os.close(self._fd)
-
-
-def is_host(path: str) -> bool:
-    """Whether a path leads to the namespace that this process lives in."""
-    try:
-        return Path(path).stat().st_ino == Path("/proc/self/ns/net").stat().st_ino
-    except OSError:
-        return False
