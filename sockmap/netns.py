@@ -57,11 +57,6 @@ class NetworkNamespace:
                 "give the path of a network namespace, and run kproxy as root",
             ) from error
 
-    @classmethod
-    def of_pid(cls, pid: int) -> NetworkNamespace:
-        """Open the namespace of a process."""
-        return cls(f"/proc/{pid}/ns/net")
-
     @property
     def fd(self) -> int:
         """The descriptor, for attaching programs."""
