@@ -25,7 +25,6 @@ _TCP = 6
 _HEADER = struct.Struct("=IHHII")
 _REQUEST = struct.Struct("=BBBBI")  # family, protocol, extensions, pad, states
 _PORTS = struct.Struct("!HH")
-_ANY_COOKIE = b"\xff" * 8
 _MESSAGE_HEADER, _INET_DIAG_MESSAGE = 16, 72
 _RQUEUE, _WQUEUE = 16 + 56, 16 + 60  # idiag_rqueue, idiag_wqueue
 BYTES_RECEIVED = 128  # tcpi_bytes_received in struct tcp_info, include/uapi/linux/tcp.h
@@ -50,43 +49,44 @@ class Progress(NamedTuple):
 
 
 class Connection(NamedTuple):
-    """One TCP socket of a dump.
+    """One TCP socket, as a dump shows it and a question names it.
 
-    ``cookie`` is what SO_COOKIE would say (8 bytes, host order); ``accepted`` is false while it waits in a
-    listener's queue; ``device`` is the number of the device that it is bound to, or 0.
+    ``cookie`` is what SO_COOKIE would say (8 bytes, host order); ``device`` is the number of the device that it is
+    bound to, or 0; ``accepted`` is false while it waits in a listener's queue.
     """
 
     name: Name
     cookie: bytes
-    accepted: bool
     device: int
+    accepted: bool = True
 
 
 class SockDiag:
     """A sock_diag socket inside one network namespace.
 
-    A socket that is bound to a device is found only where the question names that device.
+    A socket that is bound to a device is found only where the question names that device. Where a connection is
+    gone, its names would find a listener, or a later connection: so each question has the cookie too.
     """
 
     def __init__(self, namespace: NetworkNamespace) -> None:
         self._netlink = namespace.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
         self._netlink.bind((0, 0))
 
-    def unread(self, name: Name, device: int = 0) -> int | None:
+    def unread(self, connection: Connection) -> int | None:
         """Return the memory charged to a socket's receive queue, in bytes; None where it is gone.
 
         For a spliced socket that is exactly the redirected bytes which it has not read.
         """
-        reply = self._ask(name, device, 1 << (_EXTENSION_SKMEMINFO - 1))
+        reply = self._ask(connection, 1 << (_EXTENSION_SKMEMINFO - 1))
         if reply is None:
             return None
         memory = _attributes(reply).get(_EXTENSION_SKMEMINFO)
         return None if memory is None else int.from_bytes(memory[:4], "little")
 
-    def progress(self, name: Name, device: int = 0) -> Progress | None:
+    def progress(self, connection: Connection) -> Progress | None:
         """Return how far a reader has come; None where it is gone."""
         wanted = 1 << (_EXTENSION_SKMEMINFO - 1) | 1 << (_EXTENSION_INFO - 1)
-        reply = self._ask(name, device, wanted)
+        reply = self._ask(connection, wanted)
         if reply is None:
             return None
         found = _attributes(reply)
@@ -97,9 +97,9 @@ class SockDiag:
         queued = int.from_bytes(reply[_RQUEUE : _RQUEUE + 4], "little")
         return Progress(received, queued, int.from_bytes(memory[:4], "little"))
 
-    def unacknowledged(self, name: Name, device: int = 0) -> int | None:
+    def unacknowledged(self, connection: Connection) -> int | None:
         """Return how many bytes a socket's peer has not acknowledged, those not yet sent included; None: gone."""
-        reply = self._ask(name, device, 0)
+        reply = self._ask(connection, 0)
         return None if reply is None else int.from_bytes(reply[_WQUEUE : _WQUEUE + 4], "little")
 
     def connections(self) -> list[Connection]:
@@ -116,9 +116,7 @@ class SockDiag:
         Raises:
             OSError: EOPNOTSUPP: the kernel was built without it.
         """
-        name, cookie, _accepted, device = connection
-        flags = _NLM_F_REQUEST | _NLM_F_ACK
-        self._netlink.send(self._message(_SOCK_DESTROY, flags, name, device, 0, cookie))
+        self._netlink.send(_message(_SOCK_DESTROY, _NLM_F_REQUEST | _NLM_F_ACK, connection, 0))
         reply = self._netlink.recv(_RECEIVE_BYTES)
         code = -int(struct.unpack_from("=i", reply, _MESSAGE_HEADER)[0])
         if code in (0, errno.ENOENT):
@@ -129,23 +127,8 @@ class SockDiag:
         """Close it."""
         self._netlink.close()
 
-    def _message(
-        self, kind: int, flags: int, name: Name, device: int, extensions: int, cookie: bytes
-    ) -> bytes:
-        body = (
-            # The IPv6 form finds sockets of either family.
-            _REQUEST.pack(socket.AF_INET6, _TCP, extensions, 0, 0xFFFFFFFF)
-            + _PORTS.pack(name.local_port, name.remote_port)
-            + name.local
-            + name.remote
-            + device.to_bytes(4, "little")
-            + cookie
-        )
-        return _HEADER.pack(_MESSAGE_HEADER + len(body), kind, flags, 1, 0) + body
-
-    def _ask(self, name: Name, device: int, extensions: int) -> bytes | None:
-        question = self._message(_SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, name, device, extensions, _ANY_COOKIE)
-        self._netlink.send(question)
+    def _ask(self, connection: Connection, extensions: int) -> bytes | None:
+        self._netlink.send(_message(_SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, connection, extensions))
         reply = self._netlink.recv(_RECEIVE_BYTES)
         return None if int.from_bytes(reply[4:6], "little") == _NLMSG_ERROR else reply
 
@@ -173,6 +156,20 @@ class SockDiag:
                 at += (length + 3) & ~3
 
 
+def _message(kind: int, flags: int, connection: Connection, extensions: int) -> bytes:
+    name = connection.name
+    body = (
+        # The IPv6 form finds sockets of either family.
+        _REQUEST.pack(socket.AF_INET6, _TCP, extensions, 0, 0xFFFFFFFF)
+        + _PORTS.pack(name.local_port, name.remote_port)
+        + name.local
+        + name.remote
+        + connection.device.to_bytes(4, "little")
+        + connection.cookie
+    )
+    return _HEADER.pack(_MESSAGE_HEADER + len(body), kind, flags, 1, 0) + body
+
+
 def _identify(message: bytes) -> Connection:
     """Read an inet_diag_msg: ports at 4, addresses at 8 and 24, device at 40, cookie at 44, inode at 68."""
     local_port, remote_port = _PORTS.unpack_from(message, 4)
@@ -182,7 +179,7 @@ def _identify(message: bytes) -> Connection:
         local, remote = prefix + local[:4], prefix + remote[:4]
     name = Name(local, local_port, remote, remote_port)
     device = int.from_bytes(message[40:44], "little")
-    return Connection(name, message[44:52], message[68:72] != bytes(4), device)
+    return Connection(name, message[44:52], device, message[68:72] != bytes(4))
 
 
 def _attributes(reply: bytes) -> dict[int, bytes]:

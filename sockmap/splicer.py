@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sockmap.credit import BUDGET, FIRST_GRANT, GRANT_MASK, MESSAGE_COST, OWN_BUDGET, Account, tagged
-from sockmap.diag import BYTES_RECEIVED, Name, Progress, SockDiag
+from sockmap.diag import BYTES_RECEIVED, Connection, Name, Progress, SockDiag
 from sockmap.layout import NO_SLOT, Event, EventKind, Handshake, Pair, Slot, SlotMode, SocketState
 from sockmap.syscall import map_lookup, map_replace, map_update
 
@@ -287,7 +287,7 @@ class Splicer:
         if own is not None:
             return int.from_bytes(fcntl.ioctl(own, termios.TIOCOUTQ, bytes(4)), "little")
         found = self._diag(slot)
-        return None if found is None else found[0].unacknowledged(*found[1:])
+        return None if found is None else found[0].unacknowledged(found[1])
 
     def _own_at(self, slot: int) -> socket.socket | None:
         """Our own socket at a slot, while the slot is that socket's."""
@@ -296,14 +296,15 @@ class Splicer:
             return None
         return own.socket
 
-    def _diag(self, slot: int) -> tuple[SockDiag, Name, int] | None:
-        """What sees the socket at a slot from inside its namespace, and what it and its device are called."""
+    def _diag(self, slot: int) -> tuple[SockDiag, Connection] | None:
+        """What sees the socket at a slot from inside its namespace, and what it is called there."""
         view = self.snapshot(slot)
         diag = self.diags(view.netns)
         if diag is None:
             return None
         local, remote = bytes(view.local.bytes), bytes(view.remote.bytes)
-        return diag, Name(local, view.local_port, remote, view.remote_port), view.device
+        name = Name(local, view.local_port, remote, view.remote_port)
+        return diag, Connection(name, int(view.cookie).to_bytes(8, "little"), view.device)
 
     def _unread(self, slot: int) -> int | None:
         reader = self.peer(slot)
@@ -314,7 +315,7 @@ class Splicer:
         if own is not None:
             return _own_memory(own)
         found = self._diag(reader)
-        return None if found is None else found[0].unread(*found[1:])
+        return None if found is None else found[0].unread(found[1])
 
     def _progress(self, slot: int) -> Progress | None:
         reader = self.peer(slot)
@@ -327,7 +328,7 @@ class Splicer:
             received = int.from_bytes(info[BYTES_RECEIVED : BYTES_RECEIVED + 8], "little")
             return Progress(received, 0, _own_memory(own))
         found = self._diag(reader)
-        return None if found is None else found[0].progress(*found[1:])
+        return None if found is None else found[0].progress(found[1])
 
 
 def _cookie(own: socket.socket) -> bytes:
