@@ -1,0 +1,117 @@
+"""Bringing a revision into force: in the kernel, on live flows, at endpoints that come and go, as one step."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from kproxy import reload
+from kproxy.carrier import Carrier
+from kproxy.config import Config
+from kproxy.directory import Directory
+from kproxy.enforcement import EnforcedEndpoint
+from kproxy.errors import FileError
+from kproxy.kernel_policy import tables_of
+from kproxy.logs import logger
+from kproxy.metrics import Metrics
+from kproxy.reload import Wanted
+from kproxy.revision import Revision
+from kproxy.stale import reset_stale
+from policy import NodePolicy
+from sockmap.errors import SockmapError
+from sockmap.hooks import Hooks
+
+_log = logger(__name__)
+
+# After a change, connections around the proxy are looked at in this many ticks: one that waits in a listener's
+# queue is not told apart from one that waits for kproxy, so it is left for the next look.
+SWEEPS = 5
+
+
+class Rollout:
+    """Changes what is in force.
+
+    Attributes:
+        started: endpoints that cannot be put under policy concern themselves alone; before, they end kproxy.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        revision: Revision,
+        hooks: Hooks,
+        directory: Directory,
+        carrier: Carrier,
+        metrics: Metrics,
+    ) -> None:
+        self._config, self._revision, self._hooks = config, revision, hooks
+        self._directory, self._carrier, self._metrics = directory, carrier, metrics
+        self._sweeps = 0
+        self.started = False
+
+    async def read_again(self) -> None:
+        """Take over what the files now say, or keep the last good state whole."""
+        try:
+            wanted = await asyncio.to_thread(reload.read, self._config)
+            self._put_in_force(wanted, self._revision.next(wanted))
+        except FileError as error:
+            for line in error.lines():
+                _log.error("not taken over: " + line)
+            self._metrics.reload_failed(len(error.problems), time.time())
+            self._revision.keep(tuple(error.lines()))
+            return
+        self.follow_endpoints()
+
+    def compile_again(self) -> None:
+        """The node itself has changed: what the files said means something else now."""
+        wanted = self._revision.wanted
+        self._put_in_force(wanted, self._revision.next(wanted))
+
+    def follow_endpoints(self, check: bool = False) -> None:
+        """Open and close endpoints as the file has it, or (`check`) as their namespaces come and go."""
+        directory = self._directory
+        opened, closed = directory.check() if check else directory.want(self._revision.wanted.endpoints)
+        for endpoint in closed:
+            _log.info("endpoint left", endpoint=str(endpoint.name))
+        self._metrics.endpoints = {"enforced": len(list(directory)), "failed": len(directory.failures)}
+        if not opened and check:
+            return
+        for endpoint in opened:
+            self._carrier.listen(endpoint)
+        self.compile_again()
+        for endpoint in opened:
+            self._activate(endpoint)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Reset connections around the proxy that the policy does not allow, for a while after each change."""
+        if self._sweeps == 0:
+            return
+        self._sweeps -= 1
+        own = self._carrier.own_sockets()
+        for endpoint in self._directory:
+            ended = reset_stale(endpoint, self._revision.policy, own)
+            if ended:
+                self._metrics.limits["directConnectionsReset"].value += ended
+                _log.info("connections reset", endpoint=str(endpoint.name), connections=ended)
+
+    def _put_in_force(self, wanted: Wanted, policy: NodePolicy) -> None:
+        """Kernel and user space change in one step of the event loop: no request sees half of it."""
+        self._hooks.policy.apply(tables_of(policy, self._directory))
+        self._revision.take_over(wanted, policy)
+        withdrawn = self._carrier.policy_changed(policy)
+        self._sweeps = SWEEPS
+        names = {one.name for one in policy.rules}
+        self._metrics.retain({endpoint.key for endpoint in wanted.endpoints}, names)
+        self._metrics.reload_succeeded(policy.revision, time.time())
+        _log.info("policy in force", revision=policy.revision, flows_reset=withdrawn)
+
+    def _activate(self, endpoint: EnforcedEndpoint) -> None:
+        try:
+            endpoint.activate()
+        except SockmapError as error:
+            if not self.started:
+                raise
+            self._directory.give_up(endpoint, f"{error}; {error.mend}")
+            return
+        _log.info("endpoint enforced", endpoint=str(endpoint.name))
