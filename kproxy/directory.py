@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from kproxy.endpoints import Endpoint
 from kproxy.enforcement import EnforcedEndpoint
@@ -18,6 +19,14 @@ from sockmap.layout import IPAddress
 _log = logging.getLogger(__name__)
 
 MAX_ENDPOINTS = 1024  # the size of the BPF array of endpoints
+
+
+class Changes(NamedTuple):
+    """What became of endpoints: `opened` ones are not active yet, `changed` ones were in force throughout."""
+
+    opened: list[EnforcedEndpoint]
+    changed: list[EnforcedEndpoint]
+    closed: list[EnforcedEndpoint]
 
 
 class Directory:
@@ -55,8 +64,8 @@ class Directory:
         """Yield those that are open."""
         return iter(list(self._open.values()))
 
-    def want(self, endpoints: Iterable[Endpoint]) -> tuple[list[EnforcedEndpoint], list[EnforcedEndpoint]]:
-        """Make these the endpoints: return those opened (not yet active) and those closed.
+    def want(self, endpoints: Iterable[Endpoint]) -> Changes:
+        """Make these the endpoints.
 
         One that cannot be opened is logged, kept in :attr:`failures`, and tried again by :meth:`check`.
         """
@@ -67,19 +76,30 @@ class Directory:
         }
         return self.check()
 
-    def check(self) -> tuple[list[EnforcedEndpoint], list[EnforcedEndpoint]]:
+    def check(self) -> Changes:
         """Close what is no longer wanted or whose namespace is gone, and open what is missing."""
-        closed = [
-            enforced
-            for enforced in self
-            if self._wanted.get(enforced.name) != enforced.endpoint or enforced.gone
-        ]
+        closed = [enforced for enforced in self if not enforced.stays(self._wanted.get(enforced.name))]
         for enforced in closed:
             self._close(enforced)
+        changed = self._change()
         missing = [(name, endpoint) for name, endpoint in self._wanted.items() if name not in self._open]
         opened = [made for name, endpoint in missing if (made := self._try_open(name, endpoint))]
         self.failures = {name: why for name, why in self.failures.items() if name in self._wanted}
-        return opened, closed
+        return Changes(opened, changed, closed)
+
+    def _change(self) -> list[EnforcedEndpoint]:
+        """Have endpoints that stay in their namespaces take over what the file now says of them.
+
+        Two may have swapped an address, so all let go of theirs first.
+        """
+        changed = [enforced for enforced in self if enforced.endpoint != self._wanted[enforced.name]]
+        for enforced in changed:
+            self._forget_addresses(enforced)
+            enforced.let_go_of_addresses(self._wanted[enforced.name].addresses)
+        for enforced in changed:
+            enforced.change(self._wanted[enforced.name])
+            self._by_address.update((address, enforced) for address in enforced.endpoint.addresses)
+        return changed
 
     def by_endpoint(self, endpoint: Endpoint) -> EnforcedEndpoint | None:
         """Return what is open for an entry of the endpoints file."""
@@ -137,11 +157,14 @@ class Directory:
     def _close(self, enforced: EnforcedEndpoint) -> None:
         del self._open[enforced.name]
         del self._by_netns[enforced.namespace.cookie]
-        for address in enforced.endpoint.addresses:
-            self._by_address.pop(address, None)
+        self._forget_addresses(enforced)
         self.before_close(enforced)
         enforced.close()
         self._free.insert(0, enforced.number)  # the number that was free longest is used next
+
+    def _forget_addresses(self, enforced: EnforcedEndpoint) -> None:
+        for address in enforced.endpoint.addresses:
+            self._by_address.pop(address, None)
 
 
 def opener(hooks: Hooks, splice: bool) -> Callable[[int, Endpoint], EnforcedEndpoint]:

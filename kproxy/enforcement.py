@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Iterable
 
 from kproxy.endpoints import Endpoint
 from kproxy.listeners import open_listeners
@@ -34,7 +35,7 @@ class EnforcedEndpoint:
         assert endpoint.netns is not None
         self.number, self.endpoint = number, endpoint
         self.name = EndpointName(endpoint.namespace, endpoint.name)
-        self._hooks, self.splice = hooks, splice and endpoint.splice
+        self._hooks, self._may_splice = hooks, splice
         with contextlib.ExitStack() as undo:
             self.namespace = NetworkNamespace(endpoint.netns)
             undo.callback(self.namespace.close)
@@ -60,9 +61,23 @@ class EnforcedEndpoint:
         self._undo.close()
 
     @property
-    def gone(self) -> bool:
-        """Whether its namespace was deleted, or made anew under the same path."""
-        return not self.namespace.is_current()
+    def splice(self) -> bool:
+        """Whether its sockets are spliced."""
+        return self._may_splice and self.endpoint.splice
+
+    def stays(self, wanted: Endpoint | None) -> bool:
+        """Whether it goes on in its namespace: it is wanted there, and the namespace is still the same."""
+        return wanted is not None and wanted.netns == self.endpoint.netns and self.namespace.is_current()
+
+    def let_go_of_addresses(self, kept: Iterable[IPAddress]) -> None:
+        """Give up those that are not kept."""
+        for address in set(self.endpoint.addresses).difference(kept):
+            self._hooks.sockets.disown_address(address)
+
+    def change(self, endpoint: Endpoint) -> None:
+        """Take over what the file now says of it, without a moment out of force."""
+        self.endpoint = endpoint
+        self._describe()
 
     def _introduce(self, undo: contextlib.ExitStack) -> None:
         sockets, listeners = self._hooks.sockets, self.listeners
@@ -72,13 +87,16 @@ class EnforcedEndpoint:
         for listener in (listeners.ingress4, listeners.ingress6):
             if listener is not None:
                 sockets.mark_listener(listener, self.number, Direction.INGRESS)
+        undo.callback(self.let_go_of_addresses, ())
+        self._describe()
+
+    def _describe(self) -> None:
+        sockets, listeners = self._hooks.sockets, self.listeners
         port6 = listeners.egress6.getsockname()[1] if listeners.egress6 else 0
-        sockets.set_endpoint(
-            self.number, *self._sources(), (listeners.egress4.getsockname()[1], port6), self.splice
-        )
+        ports = listeners.egress4.getsockname()[1], port6
+        sockets.set_endpoint(self.number, *self._sources(), ports, self.splice)
         for address in self.endpoint.addresses:
             sockets.own_address(address, self.number)
-            undo.callback(sockets.disown_address, address)
 
     def _sources(self) -> tuple[IPAddress | None, IPAddress | None]:
         """The first address of each family: what a client that has bound none shows as its own."""

@@ -57,7 +57,7 @@ class Followers:
             self._carrier.tick()
             self._rollout.sweep()
             self._neighbours.let_go()
-            self._rollout.follow_endpoints(check=True)
+            self._rollout.look_at_endpoints()
 
     async def _host(self) -> None:
         """The node's addresses come and go with its links."""

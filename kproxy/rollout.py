@@ -8,9 +8,9 @@ import time
 from kproxy import reload
 from kproxy.carrier import Carrier
 from kproxy.config import Config
-from kproxy.directory import Directory
+from kproxy.directory import Changes, Directory
 from kproxy.enforcement import EnforcedEndpoint
-from kproxy.errors import FileError
+from kproxy.errors import FileError, Problem
 from kproxy.kernel_policy import tables_of
 from kproxy.logs import logger
 from kproxy.metrics import Metrics
@@ -29,11 +29,7 @@ SWEEPS = 5
 
 
 class Rollout:
-    """Changes what is in force.
-
-    Attributes:
-        started: endpoints that cannot be put under policy concern themselves alone; before, they end kproxy.
-    """
+    """Changes what is in force."""
 
     def __init__(
         self,
@@ -47,41 +43,41 @@ class Rollout:
         self._config, self._revision, self._hooks = config, revision, hooks
         self._directory, self._carrier, self._metrics = directory, carrier, metrics
         self._sweeps = 0
-        self.started = False
+        self._started = False
 
     async def read_again(self) -> None:
         """Take over what the files now say, or keep the last good state whole."""
         try:
             wanted = await asyncio.to_thread(reload.read, self._config)
-            self._put_in_force(wanted, self._revision.next(wanted))
+            policy = self._revision.next(wanted)
         except FileError as error:
-            for line in error.lines():
-                _log.error("not taken over: " + line)
-            self._metrics.reload_failed(len(error.problems), time.time())
-            self._revision.keep(tuple(error.lines()))
+            self._keep(error)
             return
-        self.follow_endpoints()
+        self._settle(self._directory.want(wanted.endpoints), wanted, policy)
+
+    def start(self) -> None:
+        """Put the first revision in force.
+
+        Raises:
+            FileError: it does not fit into the kernel.
+            SockmapError: an endpoint cannot be put under policy; later, that concerns this endpoint alone.
+        """
+        wanted, policy = self._revision.wanted, self._revision.policy
+        self._settle(self._directory.want(wanted.endpoints), wanted, policy)
+        self._started = True
+
+    def look_at_endpoints(self) -> None:
+        """Let go of endpoints whose namespaces went, and open those whose came."""
+        changes = self._directory.check()
+        if changes.opened:
+            self._settle(changes, self._revision.wanted, self._revision.next(self._revision.wanted))
+        else:
+            self._tell(changes)
 
     def compile_again(self) -> None:
         """The node itself has changed: what the files said means something else now."""
         wanted = self._revision.wanted
         self._put_in_force(wanted, self._revision.next(wanted))
-
-    def follow_endpoints(self, check: bool = False) -> None:
-        """Open and close endpoints as the file has it, or (`check`) as their namespaces come and go."""
-        directory = self._directory
-        opened, closed = directory.check() if check else directory.want(self._revision.wanted.endpoints)
-        for endpoint in closed:
-            _log.info("endpoint left", endpoint=str(endpoint.name))
-        self._metrics.endpoints = {"enforced": len(list(directory)), "failed": len(directory.failures)}
-        if not opened and check:
-            return
-        for endpoint in opened:
-            self._carrier.listen(endpoint)
-        self.compile_again()
-        for endpoint in opened:
-            self._activate(endpoint)
-        self.sweep()
 
     def sweep(self) -> None:
         """Reset connections around the proxy that the policy does not allow, for a while after each change."""
@@ -95,9 +91,31 @@ class Rollout:
                 self._metrics.limits["directConnectionsReset"].value += ended
                 _log.info("connections reset", endpoint=str(endpoint.name), connections=ended)
 
+    def _settle(self, changes: Changes, wanted: Wanted, policy: NodePolicy) -> None:
+        """Endpoints that left are out of force before their policy is; those that came, once theirs is."""
+        self._tell(changes)
+        for endpoint in changes.opened:
+            self._carrier.listen(endpoint)
+        self._put_in_force(wanted, policy)
+        for endpoint in changes.opened:
+            self._activate(endpoint)
+        self.sweep()
+
+    def _tell(self, changes: Changes) -> None:
+        for endpoint in changes.closed:
+            _log.info("endpoint left", endpoint=str(endpoint.name))
+        for endpoint in changes.changed:
+            _log.info("endpoint changed", endpoint=str(endpoint.name))
+        enforced, failed = len(list(self._directory)), len(self._directory.failures)
+        self._metrics.endpoints = {"enforced": enforced, "failed": failed}
+
     def _put_in_force(self, wanted: Wanted, policy: NodePolicy) -> None:
         """Kernel and user space change in one step of the event loop: no request sees half of it."""
-        self._hooks.policy.apply(tables_of(policy, self._directory))
+        try:
+            self._hooks.policy.apply(tables_of(policy, self._directory))
+        except OSError as error:
+            self._keep(_too_large(self._config, error))
+            return
         self._revision.take_over(wanted, policy)
         withdrawn = self._carrier.policy_changed(policy)
         self._sweeps = SWEEPS
@@ -106,12 +124,26 @@ class Rollout:
         self._metrics.reload_succeeded(policy.revision, time.time())
         _log.info("policy in force", revision=policy.revision, flows_reset=withdrawn)
 
+    def _keep(self, error: FileError) -> None:
+        """What was in force stays; at the start there is nothing to keep."""
+        if not self._started:
+            raise error
+        for line in error.lines():
+            _log.error("not taken over: " + line)
+        self._metrics.reload_failed(len(error.problems), time.time())
+        self._revision.keep(tuple(error.lines()))
+
     def _activate(self, endpoint: EnforcedEndpoint) -> None:
         try:
             endpoint.activate()
         except SockmapError as error:
-            if not self.started:
+            if not self._started:
                 raise
             self._directory.give_up(endpoint, f"{error}; {error.mend}")
             return
         _log.info("endpoint enforced", endpoint=str(endpoint.name))
+
+
+def _too_large(config: Config, error: OSError) -> FileError:
+    told = f"the policy does not fit into the kernel's maps beside the one in force ({error.strerror})"
+    return FileError([Problem(config.rules[0], 0, "", told, "use fewer ports and peers, or larger ranges")])

@@ -122,8 +122,8 @@ class Service:
         return stop
 
     def _start(self) -> None:
-        self._rollout.follow_endpoints()
-        self._rollout.started = self._ready = True
+        self._rollout.start()
+        self._ready = True
         for name in self._hooks.other_agents():
             _log.warning(
                 "another agent uses sockops",

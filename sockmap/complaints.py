@@ -12,6 +12,7 @@ _MOST_BYTES = 1 << 20  # a verifier's log can be longer; its end is what counts
 
 # Lines of a verifier's log that trace instructions and states rather than say what is wrong.
 _TRACE = re.compile(r"(\d+: |; |processed \d+ insns|from \d+ to \d+|\s*$)")
+_COMPILER = re.compile(r":\d+:\d+: (fatal )?error: ")
 
 
 class Complaints:
@@ -41,6 +42,12 @@ class Complaints:
 
 
 def last_useful_line(text: str) -> str:
-    """Return the last line that is no trace of instructions and states; empty where there is none."""
+    """Return the last line that is no trace of instructions and states; empty where there is none.
+
+    A compiler shows the source below its message: where there is a message, the first says what is wrong.
+    """
     useful = [line.strip() for line in text.splitlines() if not _TRACE.match(line)]
+    errors = [line for line in useful if _COMPILER.search(line)]
+    if errors:
+        return errors[0]
     return useful[-1] if useful else ""

@@ -23,11 +23,12 @@ class Direction(IntEnum):
 
 
 class Action(IntEnum):
-    """What the policy map says of a connection."""
+    """What the policy map says of a connection; AUDIT: it passes, and is told, as a tried policy would deny it."""
 
     PASS = 0
     DENY = 1
     REDIRECT = 2
+    AUDIT = 3
 
 
 class Role(IntEnum):
@@ -61,6 +62,7 @@ class EventKind(IntEnum):
     TO_TCP = 2
     DENIED = 3
     STRANGER = 4
+    AUDITED = 5
 
 
 class ToTcpReason(IntEnum):
@@ -299,9 +301,11 @@ class Counter(IntEnum):
     PAIRED = 20
     NO_POLICY = 21
     LISTENER_MISSING = 22
+    DENIALS_UNTOLD = 23
+    AUDITS_UNTOLD = 24
 
 
-COUNTERS = 23
+COUNTERS = 25
 
 
 class Verdicts(ct.Structure):

@@ -38,7 +38,30 @@ static inline bool remember_destination(struct bpf_sock *sk, u32 endpoint, const
 /* A datagram to an own address: let it in at the other side of lo, where a forged one from a device is not. */
 static inline void expect_from_self(u32 endpoint, const struct address *own, u16 port) {
     struct datagram_flow flow = datagram_flow(endpoint, own, 0, port);
-    remember_datagram(&flow);
+    remember_datagram(&flow, EGRESS, 0);
+}
+
+/* What becomes of a connection that is asked about in a call, told and counted. */
+static inline u32 decided_call(u32 endpoint, struct verdict *v, const struct address *destination, u8 protocol,
+                               u16 port, u16 source_port) {
+    u32 action = v->action;
+    /* A socket without a port is a datagram socket's connect(): its answers find it by both ends' addresses. */
+    struct datagram_flow flow = datagram_flow(endpoint, destination, port, source_port);
+    bool datagram = protocol == PROTOCOL_UDP && source_port;
+    if (datagram && action != PASS && is_answer(&flow, EGRESS))
+        return PASS;
+    if (protocol != PROTOCOL_TCP && action == REDIRECT)
+        action = DENY; /* Safe: datagrams are never redirected, so what is not allowed is refused. */
+    count_verdict(endpoint, EGRESS, action);
+    if (action == DENY)
+        tell_denied(endpoint, EGRESS, v->identity, protocol, port, destination);
+    else if (datagram && action == AUDIT)
+        audit_datagram(&flow, EGRESS, v->identity, port);
+    else if (action == AUDIT)
+        tell_audited(endpoint, EGRESS, v->identity, protocol, port, destination);
+    else if (datagram)
+        remember_datagram(&flow, EGRESS, 0);
+    return action;
 }
 
 /* PASS, DENY or REDIRECT for one call of an enforced endpoint; *endpoint_id is set where it is one. */
@@ -63,19 +86,8 @@ static inline u32 judge_call(struct bpf_sock_addr *ctx, struct bpf_sock *sk, con
         return PASS;
     }
     struct verdict v = judge(*endpoint, EGRESS, destination, false, protocol, port);
-    u32 action = v.action;
-    /* A socket without a port is a datagram socket's connect(): its answers find it by both ends' addresses. */
-    struct datagram_flow flow = datagram_flow(*endpoint, destination, port, sk->src_port);
-    if (protocol == PROTOCOL_UDP && action != PASS && sk->src_port && is_answer(&flow))
-        return PASS;
-    if (protocol != PROTOCOL_TCP && action == REDIRECT)
-        action = DENY; /* Safe: datagrams are never redirected, so what is not allowed is refused. */
-    if (action == DENY)
-        tell_denied(*endpoint, EGRESS, v.identity, protocol, port, destination);
-    else if (protocol == PROTOCOL_UDP && sk->src_port)
-        remember_datagram(&flow);
-    count_verdict(*endpoint, EGRESS, action);
-    return action;
+    u32 action = decided_call(*endpoint, &v, destination, protocol, port, sk->src_port);
+    return passes(action) ? PASS : action;
 }
 
 /*

@@ -14,15 +14,31 @@ static inline struct datagram_flow datagram_flow(u32 endpoint, const struct addr
     return flow;
 }
 
-static inline void remember_datagram(struct datagram_flow *flow) {
-    u64 now = bpf_ktime_get_ns();
-    u64 *since = datagrams.lookup(flow);
-    if (!since || now - *since > DATAGRAM_REFRESH_NS)
+static inline void remember_datagram(struct datagram_flow *flow, u32 direction, u32 audited) {
+    struct datagram_memory now = {.since = bpf_ktime_get_ns(), .direction = direction, .audited = audited};
+    struct datagram_memory *known = datagrams.lookup(flow);
+    if (!known || known->direction != direction || known->audited != audited ||
+        now.since - known->since > DATAGRAM_REFRESH_NS)
         datagrams.update(flow, &now);
 }
 
-/* Whether this is the answer to a datagram that the policy let pass the other way. */
-static inline bool is_answer(struct datagram_flow *flow) {
-    u64 *since = datagrams.lookup(flow);
-    return since && bpf_ktime_get_ns() - *since < DATAGRAM_FLOW_NS;
+static inline bool is_remembered(struct datagram_flow *flow, u32 direction, u32 audited) {
+    struct datagram_memory *known = datagrams.lookup(flow);
+    return known && known->direction == direction && known->audited >= audited &&
+           bpf_ktime_get_ns() - known->since < DATAGRAM_FLOW_NS;
+}
+
+/* Whether this is, going in `direction`, the answer to a datagram that the policy let pass the other way. */
+static inline bool is_answer(struct datagram_flow *flow, u32 direction) {
+    return is_remembered(flow, direction == INGRESS ? EGRESS : INGRESS, 0);
+}
+
+/*
+ * A datagram that passes only as a policy is tried: each is counted, the first of a flow is told. Its answers pass
+ * like anybody's, as they would without that policy.
+ */
+static inline void audit_datagram(struct datagram_flow *flow, u32 direction, u32 identity, u16 port) {
+    if (!is_remembered(flow, direction, 1))
+        tell_audited(flow->endpoint, direction, identity, PROTOCOL_UDP, port, &flow->remote);
+    remember_datagram(flow, direction, 1);
 }

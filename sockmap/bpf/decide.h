@@ -1,7 +1,10 @@
 /* One connection, one answer: the same question is asked by the connect hooks, sk_lookup and the pairing. */
 
 /* A SYN flood at a closed port must not become a flood of log lines; what is not told is still counted. */
-#define DENIALS_TOLD_PER_SECOND 100
+#define TOLD_PER_SECOND 100
+
+/* Of all endpoints: a quarter of the ring buffer, so that audits never push out denials or who asks for credit. */
+#define AUDITS_TOLD_PER_SECOND 1000
 
 /* Revisions that may come in force while one question is asked; more in those microseconds is no node's life. */
 #define REVISIONS_WAITED_FOR 4
@@ -73,6 +76,11 @@ static inline struct verdict judge(u32 endpoint, u32 direction, const struct add
     return closed; /* Safe: no revision stood still long enough to be asked. */
 }
 
+/* Let on as it is: as policy says, or as a policy that would deny it is only tried. */
+static inline bool passes(u32 action) {
+    return action == PASS || action == AUDIT;
+}
+
 static inline void count_verdict(u32 endpoint, u32 direction, u32 action) {
     struct verdicts *v = verdicts.lookup(&endpoint);
     if (!v)
@@ -82,21 +90,32 @@ static inline void count_verdict(u32 endpoint, u32 direction, u32 action) {
     (&v->count[0][0])[index] += 1;
 }
 
-static inline void tell_denied(u32 endpoint, u32 direction, u32 identity, u8 protocol, u16 port,
-                               const struct address *peer) {
-    struct deny_rate *rate = deny_rates.lookup(&endpoint);
+/* One more of this second's? Not exact: two processors may both take the last. */
+static inline bool take_share(u32 index, u64 most) {
+    struct told_rate *rate = told_rates.lookup(&index);
     if (!rate)
-        return;
+        return false;
     u64 second = bpf_ktime_get_ns() / 1000000000;
     if (rate->second != second) {
         rate->second = second;
         rate->sent = 0;
     }
-    if (rate->sent >= DENIALS_TOLD_PER_SECOND)
-        return;
+    if (rate->sent >= most)
+        return false;
     rate->sent += 1;
+    return true;
+}
+
+static inline void tell_decided(u32 kind, u32 endpoint, u32 direction, u32 identity, u8 protocol, u16 port,
+                                const struct address *peer) {
+    bool audited = kind == EVENT_AUDITED;
+    if (!take_share(2 * endpoint + audited, TOLD_PER_SECOND) ||
+        (audited && !take_share(ALL_AUDITS, AUDITS_TOLD_PER_SECOND))) {
+        count(audited ? COUNT_AUDITS_UNTOLD : COUNT_DENIALS_UNTOLD);
+        return;
+    }
     struct event e = {};
-    e.kind = EVENT_DENIED;
+    e.kind = kind;
     e.slot_or_endpoint = endpoint;
     e.generation_or_direction = direction;
     e.reason_or_identity = identity;
@@ -105,4 +124,14 @@ static inline void tell_denied(u32 endpoint, u32 direction, u32 identity, u8 pro
     e.address = *peer;
     if (events.ringbuf_output(&e, sizeof(e), 0))
         count(COUNT_EVENTS_LOST);
+}
+
+static inline void tell_denied(u32 endpoint, u32 direction, u32 identity, u8 protocol, u16 port,
+                               const struct address *peer) {
+    tell_decided(EVENT_DENIED, endpoint, direction, identity, protocol, port, peer);
+}
+
+static inline void tell_audited(u32 endpoint, u32 direction, u32 identity, u8 protocol, u16 port,
+                                const struct address *peer) {
+    tell_decided(EVENT_AUDITED, endpoint, direction, identity, protocol, port, peer);
 }

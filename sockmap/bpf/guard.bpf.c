@@ -109,6 +109,11 @@ static inline int judge_whole(u32 endpoint, u32 direction, u32 protocol, const s
     struct verdict udp = judge(endpoint, direction, peer, false, PROTOCOL_UDP, 0);
     if (tcp.action == PASS && udp.action == PASS)
         return ALLOW_PACKET; /* Safe: policy allows this peer whole. */
+    if (passes(tcp.action) && passes(udp.action)) {
+        count_verdict(endpoint, direction, AUDIT);
+        tell_audited(endpoint, direction, tcp.identity, protocol, 0, peer);
+        return ALLOW_PACKET; /* Safe: policy, as far as it is in force, does. */
+    }
     count_verdict(endpoint, direction, DENY);
     tell_denied(endpoint, direction, tcp.identity, protocol, 0, peer);
     return DROP_PACKET; /* Safe: it has not left, or no socket has seen it. */
@@ -162,12 +167,14 @@ static inline int judge_group_datagram(struct __sk_buff *skb, u32 endpoint, stru
         return DROP_PACKET; /* Safe: it has no ports. */
     u16 port = bpf_ntohs(be_ports[1]);
     struct datagram_flow flow = datagram_flow(endpoint, &packet->source, bpf_ntohs(be_ports[0]), port);
-    if (is_answer(&flow))
+    if (is_answer(&flow, INGRESS))
         return ALLOW_PACKET; /* Safe: as in sk_lookup; to an address of the pod that no file names. */
     struct verdict v = judge(endpoint, INGRESS, &packet->source, false, PROTOCOL_UDP, port);
-    count_verdict(endpoint, INGRESS, v.action == PASS ? PASS : DENY);
-    if (v.action == PASS)
-        return ALLOW_PACKET; /* Safe: L3/L4 policy allows it. */
+    count_verdict(endpoint, INGRESS, passes(v.action) ? v.action : DENY);
+    if (v.action == AUDIT)
+        audit_datagram(&flow, INGRESS, v.identity, port);
+    if (passes(v.action))
+        return ALLOW_PACKET; /* Safe: L3/L4 policy, as far as it is in force, allows it. */
     tell_denied(endpoint, INGRESS, v.identity, PROTOCOL_UDP, port, &packet->source);
     return DROP_PACKET; /* Safe: this socket has not seen it. */
 }

@@ -6,7 +6,8 @@
 
 enum direction { INGRESS = 0, EGRESS = 1 };
 
-enum action { PASS = 0, DENY = 1, REDIRECT = 2 };
+/* AUDIT: PASS, and told: a policy that is only tried would deny it. */
+enum action { PASS = 0, DENY = 1, REDIRECT = 2, AUDIT = 3 };
 
 struct address {
     u32 word[4];
@@ -129,6 +130,12 @@ struct datagram_flow {
     u16 local_port, remote_port;
 };
 
+struct datagram_memory {
+    u64 since;
+    u32 direction;   /* the way that was allowed; answers come the other */
+    u32 audited;     /* it was allowed only as AUDIT, and that was told */
+};
+
 /* ---- credit ---------------------------------------------------------------------------------------------- */
 
 #define GENERATION_SHIFT 48 /* words that user space writes carry the slot's generation above their value */
@@ -161,7 +168,7 @@ struct slot {
 
 /* ---- what user space is told ------------------------------------------------------------------------------ */
 
-enum event_kind { EVENT_ASK = 1, EVENT_TO_TCP = 2, EVENT_DENIED = 3, EVENT_STRANGER = 4 };
+enum event_kind { EVENT_ASK = 1, EVENT_TO_TCP = 2, EVENT_DENIED = 3, EVENT_STRANGER = 4, EVENT_AUDITED = 5 };
 
 struct event {
     u32 kind;
@@ -192,10 +199,12 @@ enum counter {
     COUNT_PAIRED,
     COUNT_NO_POLICY,
     COUNT_LISTENER_MISSING,
+    COUNT_DENIALS_UNTOLD,      /* counted in `verdicts`, but too many to be told one by one */
+    COUNT_AUDITS_UNTOLD,
     COUNTERS,
 };
 
-/* What the hooks answered for one endpoint: by direction, then by enum action (the fourth is never used). */
+/* What the hooks answered for one endpoint: by direction, then by enum action. */
 struct verdicts {
     u64 count[2][4];
 };

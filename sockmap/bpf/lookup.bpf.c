@@ -77,8 +77,10 @@ static inline int judge_connection(struct bpf_sk_lookup *ctx, u32 endpoint, cons
         return to_proxy(ctx, endpoint);
     if (v.action == DENY)
         return deny(ctx, endpoint, v.identity, remote);
-    count_verdict(endpoint, INGRESS, PASS);
-    return SK_PASS; /* Safe: L3/L4 policy allows it and asks for no more. */
+    count_verdict(endpoint, INGRESS, v.action);
+    if (v.action == AUDIT)
+        tell_audited(endpoint, INGRESS, v.identity, PROTOCOL_TCP, ctx->local_port, remote);
+    return SK_PASS; /* Safe: L3/L4 policy, as far as it is in force, allows it and asks for no more. */
 }
 
 static inline int judge_datagram(struct bpf_sk_lookup *ctx, u32 endpoint, const struct address *remote,
@@ -91,16 +93,16 @@ static inline int judge_datagram(struct bpf_sk_lookup *ctx, u32 endpoint, const 
     }
     struct datagram_flow flow = datagram_flow(endpoint, remote, remote_port, port);
     struct verdict v = judge(endpoint, INGRESS, remote, false, PROTOCOL_UDP, port);
-    if (v.action == PASS) {
-        struct verdict answer = judge(endpoint, EGRESS, remote, false, PROTOCOL_UDP, remote_port);
-        if (answer.action != PASS)
-            remember_datagram(&flow);
-        count_verdict(endpoint, INGRESS, PASS);
-        return SK_PASS; /* Safe: L3/L4 policy allows it. */
-    }
-    if (is_answer(&flow))
+    if (v.action != PASS && is_answer(&flow, INGRESS))
         return SK_PASS; /* Safe: the answer to a datagram that egress policy let out. */
-    return deny(ctx, endpoint, v.identity, remote);
+    if (!passes(v.action))
+        return deny(ctx, endpoint, v.identity, remote);
+    count_verdict(endpoint, INGRESS, v.action);
+    if (v.action == AUDIT)
+        audit_datagram(&flow, INGRESS, v.identity, port);
+    else if (judge(endpoint, EGRESS, remote, false, PROTOCOL_UDP, remote_port).action != PASS)
+        remember_datagram(&flow, INGRESS, 0); /* else its answers need no leave */
+    return SK_PASS; /* Safe: L3/L4 policy, as far as it is in force, allows it. */
 }
 
 int kproxy_lookup(struct bpf_sk_lookup *ctx) {

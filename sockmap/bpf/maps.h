@@ -41,7 +41,7 @@ BPF_HASH(handshakes, u64, struct handshake, MAX_HANDSHAKES);
 BPF_HASH(pairs, u64, struct pair, MAX_HANDSHAKES);          /* cookie of U -> S and U's slot, while both live */
 BPF_HASH(announced, struct tuple, struct announcement, MAX_HANDSHAKES);
 /* LRU: a flood of datagrams costs others their answers, never lets anything through. */
-BPF_TABLE("lru_hash", struct datagram_flow, u64, datagrams, MAX_DATAGRAM_FLOWS);
+BPF_TABLE("lru_hash", struct datagram_flow, struct datagram_memory, datagrams, MAX_DATAGRAM_FLOWS);
 
 /* Socket cookie -> socket. A slot is free when its connection ends, a place here when the socket is closed. */
 BPF_SOCKHASH(spliced, u64, 4 * MAX_SLOTS);
@@ -53,9 +53,11 @@ BPF_ARRAY(slots_taken, u64, MAX_ENDPOINTS);
 BPF_RINGBUF_OUTPUT(events, EVENT_PAGES);
 BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
 BPF_PERCPU_ARRAY(verdicts, struct verdicts, MAX_ENDPOINTS);
-struct deny_rate {
+struct told_rate {
     u64 second;
     u64 sent;
 };
 BPF_ARRAY(strangers_told, u64, 1);                          /* second in which a namespace was last told of */
-BPF_ARRAY(deny_rates, struct deny_rate, MAX_ENDPOINTS);
+/* 2 * endpoint, and 1 for what was audited: a flood of either leaves the other its lines. */
+#define ALL_AUDITS (2 * MAX_ENDPOINTS)
+BPF_ARRAY(told_rates, struct told_rate, 2 * MAX_ENDPOINTS + 1);

@@ -42,7 +42,7 @@ from sockmap.syscall import _bpf
 from sockmap.tables import Entry, IPNetwork, Tables
 
 TCP, UDP = 6, 17
-PASS, DENY, REDIRECT = Action.PASS, Action.DENY, Action.REDIRECT
+PASS, DENY, REDIRECT, AUDIT = Action.PASS, Action.DENY, Action.REDIRECT, Action.AUDIT
 INGRESS, EGRESS = Direction.INGRESS, Direction.EGRESS
 SPLICE, ANNOUNCE = UpstreamFlag.SPLICE, UpstreamFlag.ANNOUNCE
 
@@ -265,12 +265,29 @@ class Rig:
         assert slot != NO_SLOT
         return self.splicer.snapshot(slot)
 
+    @contextlib.contextmanager
+    def answering(self, pod: str) -> Iterator[Mapping[tuple[Direction, Action], int]]:
+        """Yield what is, after the block, how often the hooks answered for a pod in which way meanwhile."""
+        number = self.endpoints[pod].number
+        before = self.hooks.counters.verdicts(number)
+        delta: dict[tuple[Direction, Action], int] = {}
+        yield delta
+        after = self.hooks.counters.verdicts(number)
+        delta.update({key: value - before[key] for key, value in after.items() if value != before[key]})
+
     def slot(self, sock: socket.socket) -> int:
         """The number of a socket's slot, or NO_SLOT."""
         return self.marks.slot(sock.fileno())
 
     def denied(self) -> list[tuple[int, Direction, int, int, int, IPAddress]]:
         """(endpoint, direction, identity, protocol, port, peer) of each denial told since the test began."""
+        return self._told(EventKind.DENIED)
+
+    def audited(self) -> list[tuple[int, Direction, int, int, int, IPAddress]]:
+        """The same of what passed, and would be denied by a policy that is only tried."""
+        return self._told(EventKind.AUDITED)
+
+    def _told(self, kind: EventKind) -> list[tuple[int, Direction, int, int, int, IPAddress]]:
         self.hooks.consume()
         return [
             (
@@ -282,7 +299,7 @@ class Rig:
                 event.address.value(),
             )
             for event in self.events
-            if event.kind == EventKind.DENIED
+            if event.kind == kind
         ]
 
     def _event(self, event: Event) -> None:

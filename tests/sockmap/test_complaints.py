@@ -21,7 +21,7 @@ from sockmap.complaints import Complaints, last_useful_line
         ),
         ("R1 pointer |= pointer prohibited\nprocessed 9 insns\n", "R1 pointer |= pointer prohibited"),
         (
-            "a.c:1:1: error: use of undeclared identifier 'x'\n",
+            "a.c:1:1: error: use of undeclared identifier 'x'\n    x = 1;\n    ^\n1 error generated.\n",
             "a.c:1:1: error: use of undeclared identifier 'x'",
         ),
     ],

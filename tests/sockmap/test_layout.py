@@ -21,7 +21,7 @@ pytestmark = pytest.mark.bpf
 HEADER = (program._SOURCES / "layout.h").read_text()
 
 # What the programs keep to themselves.
-KERNEL_ONLY = {"announcement", "datagram_flow"}
+KERNEL_ONLY = {"announcement", "datagram_flow", "datagram_memory"}
 
 ENUMS: tuple[tuple[type[IntEnum], str], ...] = (
     (layout.Direction, ""),

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_rig import (
+    AUDIT,
     DENY,
     EGRESS,
     HOST,
@@ -32,7 +33,7 @@ from sockmap.tables import Entry, Tables
 pytestmark = pytest.mark.bpf
 
 IDENTITIES = st.integers(10, 14)
-ACTIONS = st.sampled_from([PASS, DENY, REDIRECT])
+ACTIONS = st.sampled_from([PASS, DENY, REDIRECT, AUDIT])
 PORTS = st.one_of(
     st.integers(1, 65535), st.sampled_from([1, 79, 80, 81, 1023, 1024, 8080, 32767, 32768, 65535])
 )
@@ -79,7 +80,7 @@ def tables(draw: st.DrawFn, addresses: list[IPv4Address]) -> Tables:
         for protocol in (TCP, UDP)
         for first, last in draw(intervals())
     ]
-    defaults = {0: (PASS, draw(st.sampled_from([PASS, DENY]))), 1: (PASS, PASS)}
+    defaults = {0: (PASS, draw(st.sampled_from([PASS, DENY, AUDIT]))), 1: (PASS, PASS)}
     return Tables(tuple(prefixes.items()), defaults, tuple(entries), HOST)
 
 
@@ -92,7 +93,7 @@ ADDRESSES = [
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_call_is_answered_as_the_tables_read(rig: Rig, data: st.DataObject) -> None:
-    """Generated tables, real connect() and sendto(): the programs and a plain reading in Python say the same."""
+    """Generated tables, real connect(): the programs and a plain reading in Python say, and count, the same."""
     made = data.draw(tables(ADDRESSES))
     rig.hooks.policy.apply(made)
     edges = sorted({port for entry in made.entries for port in (entry.first_port, entry.last_port)}) or [80]
@@ -105,7 +106,9 @@ def test_a_call_is_answered_as_the_tables_read(rig: Rig, data: st.DataObject) ->
         expected = plain(made, EGRESS, question)
         if question.protocol == UDP and expected == REDIRECT:
             expected = DENY  # datagrams are never redirected
-        assert answer(rig, question) == expected
+        with rig.answering("client") as counted:
+            assert answer(rig, question) == (PASS if expected == AUDIT else expected)
+        assert counted == {(EGRESS, expected): 1}
 
 
 def answer(rig: Rig, question: Question) -> Action:
@@ -130,7 +133,7 @@ def test_ingress_is_answered_as_egress_is(rig: Rig) -> None:
     proxy = rig.endpoints["server"].listeners[INGRESS, 4]
     for _ in range(40):
         first, last = sorted(seed.sample(range(1, 65536), 2))
-        action, default = seed.choice([PASS, DENY, REDIRECT]), seed.choice([PASS, DENY])
+        action, default = seed.choice([PASS, DENY, REDIRECT, AUDIT]), seed.choice([PASS, DENY, AUDIT])
         peer = seed.choice(["client", "other"])
         rig.policy(
             Rule("server", INGRESS, action, peer=peer, ports=(first, last)),
@@ -139,9 +142,12 @@ def test_ingress_is_answered_as_egress_is(rig: Rig) -> None:
         for caller in ("client", "other"):
             expected = action if caller == peer and first <= 8080 <= last else default
             with rig.namespace(caller).socket(socket.AF_INET, socket.SOCK_STREAM) as c:
-                error = c.connect_ex((str(rig.network["server"].v4), 8080))
+                with rig.answering("server") as counted:
+                    error = c.connect_ex((str(rig.network["server"].v4), 8080))
                 reached = {PASS: list(accept_all(listener)), REDIRECT: list(accept_all(proxy))}
             assert error == (errno.ECONNREFUSED if expected == DENY else 0)
-            assert [len(reached[PASS]), len(reached[REDIRECT])] == [expected == PASS, expected == REDIRECT]
+            assert len(reached[PASS]) == (expected in (PASS, AUDIT))
+            assert len(reached[REDIRECT]) == (expected == REDIRECT)
+            assert counted == {(INGRESS, expected): 1}
             for sock in (*reached[PASS], *reached[REDIRECT]):
                 abort(sock)
