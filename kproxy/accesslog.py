@@ -29,18 +29,27 @@ class Also(msgspec.Struct, frozen=True):
 class AccessLine(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the access log, as its readers may rely on it."""
 
-    time: Annotated[str, Meta(description="When the request ended: RFC 3339, UTC, microseconds.")]
+    time: Annotated[
+        str, Meta(description="When the request or connection ended: RFC 3339, UTC, microseconds.")
+    ]
     endpoint: Annotated[str, Meta(description="namespace/name of the endpoint whose policy decided.")]
     direction: Annotated[Literal["ingress", "egress"], Meta(description="Of that endpoint's policy.")]
     peer: Annotated[str, Meta(description="Who is at the other end: namespace/name, world, host, cidr:….")]
     peer_address: Annotated[
         str,
-        Meta(description="The peer's ADDRESS:PORT; its ADDRESS alone where the kernel refused its call."),
+        Meta(description="The peer's ADDRESS:PORT; its ADDRESS alone where the kernel decided on its call."),
+    ]
+    port: Annotated[
+        int,
+        Meta(ge=0, le=65535, description="The server's port, in either direction; 0: the protocol has none."),
     ]
     flow: Annotated[int, Meta(description="The connection, numbered since kproxy started; 0: none.")]
     protocol: Annotated[
-        Literal["http", "grpc", "kafka", "tcp", "udp"],
-        Meta(description="As which it was judged; tcp and udp: at L4 alone."),
+        str,
+        Meta(
+            pattern=r"^(http|grpc|kafka|tcp|udp|[0-9]{1,3})$",
+            description="As which it was judged; tcp and udp: at L4 alone; a number: another protocol of IP.",
+        ),
     ]
     tier: Annotated[Literal["kernel", "proxy"], Meta(description="Where it was decided.")]
     verdict: Annotated[

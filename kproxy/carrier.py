@@ -187,8 +187,8 @@ class Carrier:
         try:
             ruling = rule(self._policy(), parties)
             flow = Flow(parties, ruling, self._observer, self._ended)
-            if ruling.verdict.action is Action.DENY:
-                self._denied(flow, ruling)
+            if ruling.action is Action.DENY:
+                flow.denied()
                 return
             upstream = await self._connect(endpoint, parties, ruling, flow)
             if upstream is None:
@@ -264,11 +264,6 @@ class Carrier:
         relay.splice(*(None if slot == NO_SLOT else splicer.allowance(slot) for slot in slots))
         flow.slots = [slot for slot in slots if slot != NO_SLOT]
 
-    def _denied(self, flow: Flow, ruling: Ruling) -> None:
-        side = ruling.sides[0]
-        self._observer.denied_l4(side, "tcp", ruling.verdict.rule, ruling.verdict.reason)
-        flow.observer.closed("denied")
-
     def _ended(self, flow: Flow) -> None:
         relay = flow.relay
         self._own -= {relay.downstream_socket, relay.upstream_socket}
@@ -278,7 +273,7 @@ class Carrier:
             self._hooks.splicer.release(slot)
         self._flows.discard(flow)
         self._of_endpoint[flow.parties.endpoint] -= 1
-        flow.observer.closed(relay.reason)
+        flow.ended()
         self._note_drained()
 
     def _note_drained(self) -> None:

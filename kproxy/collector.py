@@ -90,6 +90,12 @@ class NodeCollector(Collector):
         closed = {(*key, reason[0]): n for key, row in rows for reason, n in _values(row.closed).items()}
         yield _counter("kproxy_connections_closed", "Connections ended, by why.", (*where, "reason"), closed)
         active = {key: row.active for key, row in rows}
+        yield _counter(
+            "kproxy_direct_connections_reset",
+            "Connections around the proxy that were reset, by why policy does not let them go on.",
+            (*where, "reason"),
+            _values(self._metrics.direct_resets),
+        )
         yield _gauge("kproxy_connections_active", "Connections open now.", where, active)
 
     def _kernel_families(self) -> Iterator[Metric]:
@@ -117,6 +123,12 @@ class NodeCollector(Collector):
             "Connections and datagrams decided in the kernel.",
             ("endpoint", "direction", "verdict"),
             kernel.verdicts,
+        )
+        yield _counter(
+            "kproxy_l4_untold",
+            "Decisions of the kernel that were counted, and too many to be logged one by one.",
+            ("verdict",),
+            {(verdict,): value for verdict, value in kernel.untold.items()},
         )
 
     def _policy(self) -> Iterator[Metric]:

@@ -17,12 +17,12 @@ class CreditLoop:
     """Refills on events, retries on a timer that runs only while there is something to retry.
 
     Args:
-        denied: called for each connection or datagram that the kernel denied and told of.
+        decided: called for each connection or datagram that the kernel denied, or audited, and told of.
         stranger: called when a connection came from or went to a namespace that is not known.
     """
 
-    def __init__(self, hooks: Hooks, denied: Callable[[Event], None], stranger: Callable[[], None]) -> None:
-        self._hooks, self._denied, self._stranger = hooks, denied, stranger
+    def __init__(self, hooks: Hooks, decided: Callable[[Event], None], stranger: Callable[[], None]) -> None:
+        self._hooks, self._decided, self._stranger = hooks, decided, stranger
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._descriptor = hooks.on_event(self._event)
@@ -46,8 +46,8 @@ class CreditLoop:
         self._timer = self._loop.call_later(RETRY_S, self._retry) if again else None
 
     def _event(self, event: Event) -> None:
-        if event.kind == EventKind.DENIED:
-            self._denied(event)
+        if event.kind in (EventKind.DENIED, EventKind.AUDITED):
+            self._decided(event)
         elif event.kind == EventKind.STRANGER:
             self._stranger()
         else:

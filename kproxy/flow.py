@@ -15,22 +15,6 @@ from parsers.http1 import RequestHead
 from policy import Action, NodePolicy
 
 
-class Allowed:
-    """The verdict, and the rules, of a flow whose connection became allowed whole while requests were judged."""
-
-    __slots__ = ("reason", "rule")
-
-    verdict, allowed, path_judged = "allow", True, False
-    edits: Sequence[object] = ()
-
-    def __init__(self, rule: str, reason: str) -> None:
-        self.rule, self.reason = rule, reason
-
-    def judge(self, _request: object, /) -> Allowed:
-        """Allow any request."""
-        return self
-
-
 class Flow:
     """A connection that kproxy carries.
 
@@ -39,7 +23,7 @@ class Flow:
         slots: the splice slots of kproxy's own two sockets.
     """
 
-    __slots__ = ("_observer", "_relay", "_rules", "on_end", "parties", "slots")
+    __slots__ = ("_observer", "_relay", "_rules", "_whole", "on_end", "parties", "slots")
 
     def __init__(
         self,
@@ -52,6 +36,7 @@ class Flow:
         self.on_end = on_end
         self.slots: Sequence[int] = ()
         self._rules: Rules | None = ruling.rules
+        self._whole = ruling.whole
         self._observer: FlowObserver = observer.flow(ruling.sides, "http" if ruling.rules else "tcp")
         self._relay: Relay | None = None
 
@@ -70,14 +55,27 @@ class Flow:
     def policy_changed(self, policy: NodePolicy) -> bool:
         """Put this flow under a new policy; false where that no longer allows it as it is."""
         ruling = rule(policy, self.parties)
-        if ruling.verdict.action is Action.DENY:
+        if ruling.action is Action.DENY:
             return False
-        if self._rules is None:
-            # From opaque to judged: where in the stream a request begins is not known.
-            return ruling.rules is None
+        if self._rules is None and ruling.rules is not None:
+            return False  # from opaque to judged: where in the stream a request begins is not known
         self._observer.judged_by(ruling.sides)
-        self._rules = ruling.rules or Allowed(ruling.verdict.rule, ruling.verdict.reason)
+        self._whole = ruling.whole
+        if self._rules is not None:
+            self._rules = ruling.rules or ruling.whole
         return True
+
+    def denied(self) -> None:
+        """Tell that the policy did not let it come about."""
+        self._observer.connection(self._whole.judge(None), 0, 0)
+        self._observer.closed("denied")
+
+    def ended(self) -> None:
+        """Tell of its end: of an opaque flow in a line, of another its requests have told."""
+        if self._rules is None:
+            relay = self.relay
+            self._observer.connection(self._whole.judge(None), relay.downstream_in, relay.downstream_out)
+        self._observer.closed(self.relay.reason)
 
     @property
     def relay(self) -> Relay:

@@ -47,6 +47,31 @@ class Rules(Protocol):
         """Give the verdict on one request."""
 
 
+class Whole:
+    """The verdict on a connection as a whole; as rules, it says the same of each request.
+
+    Requests are asked about where the connection became allowed whole while they were judged, and where the
+    policy of the other end judges them.
+    """
+
+    __slots__ = ("reason", "rule", "verdict")
+
+    path_judged = False
+    edits: Sequence[Any] = ()
+
+    def __init__(self, verdict: str, rule: str, reason: str) -> None:
+        self.verdict, self.rule, self.reason = verdict, rule, reason
+
+    @property
+    def allowed(self) -> bool:
+        """True where it passes."""
+        return self.verdict != "deny"
+
+    def judge(self, _request: object, /) -> Whole:
+        """Say it."""
+        return self
+
+
 class PairJudgement:
     """What two policies say of one request; `ingress` is None where egress already denied it.
 

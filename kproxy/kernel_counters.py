@@ -39,6 +39,10 @@ class MapCounters:
         return KernelSnapshot(
             bytes_moved=self._bytes_moved(),
             fallbacks={reason: counted[counter] for reason, counter in _FALLBACKS.items()},
+            untold={
+                "deny": counted[Counter.DENIALS_UNTOLD],
+                "audit": counted[Counter.AUDITS_UNTOLD],
+            },
             unclaimed_redirects=counted[Counter.REDIRECTS_LOST],
             verdicts={
                 (str(endpoint.name), direction.name.lower(), action.name.lower()): count

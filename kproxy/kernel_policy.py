@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kproxy.enforcement import EnforcedEndpoint
-from policy import Action as PolicyAction
-from policy import DirectionPolicy, NodePolicy
+from policy import DirectionPolicy, L4Entry, L4Verdict, NodePolicy
 from policy.identities import HOST
 from sockmap.layout import Action, Direction
 from sockmap.tables import Entry, Tables
-
-_ACTIONS = {
-    PolicyAction.PASS: Action.PASS,
-    PolicyAction.DENY: Action.DENY,
-    PolicyAction.REDIRECT: Action.REDIRECT,
-}
 
 
 def tables_of(policy: NodePolicy, enforced: Iterable[EnforcedEndpoint]) -> Tables:
@@ -25,8 +18,8 @@ def tables_of(policy: NodePolicy, enforced: Iterable[EnforcedEndpoint]) -> Table
         prefixes=tuple((prefix.network, prefix.identity) for prefix in policy.prefixes),
         defaults={
             endpoint.number: (
-                _ACTIONS[policy.endpoint(*endpoint.name).ingress.default.action],
-                _ACTIONS[policy.endpoint(*endpoint.name).egress.default.action],
+                _action(policy.endpoint(*endpoint.name).ingress.default),
+                _action(policy.endpoint(*endpoint.name).egress.default),
             )
             for endpoint in endpoints
         },
@@ -54,5 +47,10 @@ def _entries(number: int, direction: Direction, half: DirectionPolicy) -> Iterab
             entry.protocol,
             entry.first_port,
             entry.last_port,
-            _ACTIONS[entry.action],
+            _action(entry),
         )
+
+
+def _action(decided: L4Verdict | L4Entry) -> Action:
+    """What is let pass only because a policy is tried is told by the kernel."""
+    return Action.AUDIT if decided.audit else Action[decided.action.name]

@@ -90,13 +90,15 @@ class KernelSnapshot:
     """What the BPF maps had counted at one moment.
 
     `bytes_moved` is keyed by path (`spliced` or `tcp`) and way (`request`, from downstream to upstream, or
-    `response`); `fallbacks` by why a direction went by TCP; `verdicts` by endpoint, direction and verdict.
+    `response`); `fallbacks` by why a direction went by TCP; `verdicts` by endpoint, direction and verdict;
+    `untold` counts, by verdict, decisions that were too many to be logged one by one.
     """
 
     bytes_moved: Mapping[tuple[str, str], int] = field(default_factory=dict)
     fallbacks: Mapping[str, int] = field(default_factory=dict)
     unclaimed_redirects: int = 0
     verdicts: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
+    untold: Mapping[str, int] = field(default_factory=dict)
 
 
 class KernelCounters(Protocol):
@@ -119,6 +121,8 @@ class Metrics:
         self.parse_errors: Table[tuple[str, str]] = Table()
         self.limits: Table[str] = Table()
         self.connections: dict[tuple[str, str], Connections] = {}
+        self.direct_resets: Table[tuple[str, str, str]] = Table()
+        """Connections around the proxy that were reset: endpoint, direction, why."""
         self.proxy_latency = Histogram()
         self.upstream_latency = Histogram()
         self.reloads = Reloads()
@@ -170,3 +174,6 @@ class Metrics:
         for pair in list(self.connections):
             if pair[0] not in endpoints:
                 del self.connections[pair]
+        for row in list(self.direct_resets):
+            if row[0] not in endpoints:
+                del self.direct_resets[row]

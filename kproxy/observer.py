@@ -36,13 +36,15 @@ class Head(Protocol):
 class Side(NamedTuple):
     """One policy that judges a flow: whose it is, which way it looks, and whom it sees at the other end.
 
-    `endpoint` is `namespace/name`; `peer` is the peer's identity by name; `peer_address` is `ADDRESS:PORT`.
+    `endpoint` is `namespace/name`; `peer` is the peer's identity by name; `peer_address` is `ADDRESS:PORT`;
+    `port` is the server's, whichever side it is on.
     """
 
     endpoint: str
     direction: str
     peer: str
     peer_address: str
+    port: int
 
 
 class Observer:
@@ -71,10 +73,10 @@ class Observer:
         self._flows += 1
         return FlowObserver(self, tuple(sides), protocol, self._flows)
 
-    def denied_l4(self, side: Side, protocol: str, rule: str, reason: str) -> None:
-        """Log a connection or datagram that the kernel denied; the kernel counted it."""
+    def decided_l4(self, side: Side, protocol: str, verdict: str, rule: str, reason: str) -> None:
+        """Log a connection or datagram that the kernel denied, or let pass as an audit; the kernel counted it."""
         if self.write is not None:
-            told = _placed(side, 0, protocol, b"kernel") + _told("deny", rule, reason)
+            told = _placed(side, 0, protocol, b"kernel") + _told(verdict, rule, reason)
             self.write(_OTHER % (self.now(), told, 0, b""))
 
     def now(self) -> bytes:
@@ -151,6 +153,17 @@ class FlowObserver:
                 if head is not None
                 else _BARE % (observer.now(), self._told, status, *moved)
             )
+
+    def connection(self, judgement: Judgement, bytes_in: int, bytes_out: int) -> None:
+        """Tell of a connection that was decided as a whole, at its end; the bytes are as for a request."""
+        if judgement is not self._judgement:
+            self._turn(judgement)
+        for cell in self._cells:
+            cell.value += 1
+        observer = self._observer
+        if observer.write is not None:
+            moved = b',"bytes_in":%d,"bytes_out":%d' % (bytes_in, bytes_out)
+            observer.write(_OTHER % (observer.now(), self._told, 0, moved))
 
     def refused(self, reason: str, detail: str, head: Head | None, status: int) -> None:
         """Tell of a request that could not be read, or exceeded a bound, and was answered with `status`.
@@ -229,7 +242,9 @@ _LINE = (
 _BARE = b'{"time":"%b"%b,"status":%d,"bytes_in":%d,"bytes_out":%d,"proxy_us":%d,"upstream_us":%d}\n'
 _OTHER = b'{"time":"%b"%b,"status":%d%b}\n'
 _FACTS = b',"method":%b,"path":%b,"host":%b%b'
-_PLACED = b',"endpoint":%b,"direction":%b,"peer":%b,"peer_address":%b,"flow":%d,"protocol":%b,"tier":"%b"'
+_PLACED = (
+    b',"endpoint":%b,"direction":%b,"peer":%b,"peer_address":%b,"port":%d,"flow":%d,"protocol":%b,"tier":"%b"'
+)
 _TOLD = b',"verdict":%b,"rule":%b,"reason":%b'
 _ALSO = b',"also":{"endpoint":%b,"direction":%b,"rule":%b}'
 
@@ -254,8 +269,8 @@ def _told(verdict: str, rule: str, reason: str) -> bytes:
 
 
 def _placed(side: Side, flow: int, protocol: str, tier: bytes) -> bytes:
-    endpoint, direction, peer, address = side
-    who = (_name(endpoint), _name(direction), _name(peer), quoted_text(address))
+    endpoint, direction, peer, address, port = side
+    who = (_name(endpoint), _name(direction), _name(peer), quoted_text(address), port)
     return _PLACED % (*who, flow, _name(protocol), tier)
 
 

@@ -68,6 +68,12 @@ def read(config: Config) -> Wanted:
     return Wanted(found, loaded.rules, tuple(warnings))
 
 
+def warnings(wanted: Wanted, compiled: NodePolicy) -> tuple[str, ...]:
+    """What is worth a look in the files, and in what they mean on this node as it is now; each once."""
+    found = (*wanted.warnings, *(str(_problem(one)) for one in compiled.warnings))
+    return tuple(dict.fromkeys(found))
+
+
 def unsupported(rules: Iterable[policy.Policy]) -> Iterator[Problem]:
     """Yield what the rule language has and this node cannot do yet: a rule is refused, never half obeyed."""
     for rule in (

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from kproxy import reload
 from kproxy.config import Config
 from kproxy.directory import Directory
 from kproxy.reload import Wanted
 from kproxy.state import ReloadStatus
 from policy import NodePolicy
+
+MOST_WARNINGS = 100
+"""Most warnings that `status` shows: a person reads no more, and a folder of rules can have one for each rule."""
 
 
 class Revision:
@@ -18,6 +22,7 @@ class Revision:
         wanted: what the files said when they were last good.
         policy: compiled of that.
         reload: what became of the last reading.
+        warnings: what was accepted and is worth a look, of the files and of this node.
     """
 
     def __init__(self, config: Config, wanted: Wanted, directory: Directory) -> None:
@@ -25,6 +30,7 @@ class Revision:
         self.wanted = wanted
         self.policy: NodePolicy = self._compile(wanted, 1)
         self.reload = ReloadStatus(ok=True, time=_now())
+        self.warnings: tuple[str, ...] = ()
 
     def next(self, wanted: Wanted) -> NodePolicy:
         """Compile what is to follow, for the node as it is now.
@@ -34,10 +40,13 @@ class Revision:
         """
         return self._compile(wanted, self.policy.revision + 1)
 
-    def take_over(self, wanted: Wanted, policy: NodePolicy) -> None:
-        """From here on this is in force."""
+    def take_over(self, wanted: Wanted, policy: NodePolicy) -> tuple[str, ...]:
+        """From here on this is in force; return the warnings that there were not before."""
+        known = frozenset(self.warnings)
         self.wanted, self.policy = wanted, policy
-        self.reload = ReloadStatus(ok=True, time=_now(), warnings=wanted.warnings)
+        self.warnings = reload.warnings(wanted, policy)
+        self.reload = ReloadStatus(ok=True, time=_now(), warnings=_shown(self.warnings))
+        return tuple(one for one in self.warnings if one not in known)
 
     def keep(self, errors: tuple[str, ...]) -> None:
         """What was read is wrong, and the last good state stays."""
@@ -45,6 +54,12 @@ class Revision:
 
     def _compile(self, wanted: Wanted, number: int) -> NodePolicy:
         return wanted.compile(self._config, self._directory.host_addresses, number)
+
+
+def _shown(warnings: tuple[str, ...]) -> tuple[str, ...]:
+    if len(warnings) <= MOST_WARNINGS:
+        return warnings
+    return (*warnings[:MOST_WARNINGS], f"and {len(warnings) - MOST_WARNINGS} more: kproxy check tells all")
 
 
 def _now() -> str:

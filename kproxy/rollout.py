@@ -27,6 +27,9 @@ _log = logger(__name__)
 # queue is not told apart from one that waits for kproxy, so it is left for the next look.
 SWEEPS = 5
 
+# Warnings that one change writes to the log, each when it is new; `status` has more.
+MOST_WARNED = 20
+
 
 class Rollout:
     """Changes what is in force."""
@@ -86,10 +89,15 @@ class Rollout:
         self._sweeps -= 1
         own = self._carrier.own_sockets()
         for endpoint in self._directory:
-            ended = reset_stale(endpoint, self._revision.policy, own)
-            if ended:
-                self._metrics.limits["directConnectionsReset"].value += ended
-                _log.info("connections reset", endpoint=str(endpoint.name), connections=ended)
+            for why, count in reset_stale(endpoint, self._revision.policy, own).items():
+                self._metrics.direct_resets[endpoint.endpoint.key, *why].value += count
+                _log.info(
+                    "connections reset",
+                    endpoint=str(endpoint.name),
+                    direction=why.direction,
+                    reason=why.reason,
+                    connections=count,
+                )
 
     def _settle(self, changes: Changes, wanted: Wanted, policy: NodePolicy) -> None:
         """Endpoints that left are out of force before their policy is; those that came, once theirs is."""
@@ -116,7 +124,7 @@ class Rollout:
         except OSError as error:
             self._keep(_too_large(self._config, error))
             return
-        self._revision.take_over(wanted, policy)
+        _warn(self._revision.take_over(wanted, policy))
         withdrawn = self._carrier.policy_changed(policy)
         self._sweeps = SWEEPS
         names = {one.name for one in policy.rules}
@@ -142,6 +150,13 @@ class Rollout:
             self._directory.give_up(endpoint, f"{error}; {error.mend}")
             return
         _log.info("endpoint enforced", endpoint=str(endpoint.name))
+
+
+def _warn(fresh: tuple[str, ...]) -> None:
+    for line in fresh[:MOST_WARNED]:
+        _log.warning("worth a look: " + line)
+    if len(fresh) > MOST_WARNED:
+        _log.warning("more warnings", count=len(fresh) - MOST_WARNED, mend="kproxy status shows them")
 
 
 def _too_large(config: Config, error: OSError) -> FileError:

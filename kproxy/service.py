@@ -99,7 +99,7 @@ class Service:
         with contextlib.ExitStack() as undo:
             if self._lines:
                 undo.callback(self._lines.close, FLUSH_S)
-            credit = CreditLoop(self._hooks, self._events.denied, self._neighbours.look)
+            credit = CreditLoop(self._hooks, self._events.decided, self._neighbours.look)
             undo.callback(credit.close)
             async with self._admin():
                 self._directory.before_close = self._carrier.unlisten

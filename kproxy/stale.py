@@ -6,8 +6,10 @@ allowed more, would go on until one of their ends is tired of them.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from ipaddress import IPv6Address
+from typing import NamedTuple
 
 from kproxy.enforcement import EnforcedEndpoint
 from kproxy.logs import logger
@@ -16,6 +18,16 @@ from sockmap.diag import Connection, Name
 from sockmap.layout import IPAddress
 
 _log = logger(__name__)
+
+
+_REASONS = {Action.DENY: "not_allowed", Action.REDIRECT: "needs_judging"}
+
+
+class Why(NamedTuple):
+    """Of which direction's policy, and why a connection could not go on around the proxy."""
+
+    direction: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,37 +43,40 @@ class OwnSockets:
     served: frozenset[Name]
 
 
-def reset_stale(endpoint: EnforcedEndpoint, policy: NodePolicy, own: OwnSockets) -> int:
-    """Reset the direct connections of an endpoint that the policy does not let pass whole; return how many."""
-    ended = 0
+def reset_stale(endpoint: EnforcedEndpoint, policy: NodePolicy, own: OwnSockets) -> Counter[Why]:
+    """Reset an endpoint's direct connections that the policy does not let pass whole; count them by why."""
+    ended: Counter[Why] = Counter()
     try:
         listening = endpoint.diag.listening_ports()
         for connection in endpoint.diag.connections():
-            if _stale(endpoint, policy, own, listening, connection) and endpoint.diag.destroy(connection):
-                ended += 1
+            why = _why(endpoint, policy, own, listening, connection)
+            if why and endpoint.diag.destroy(connection):
+                ended[why] += 1
     except OSError as error:
         _log.warning("old connections cannot be reset", endpoint=str(endpoint.name), error=str(error))
     return ended
 
 
-def _stale(
+def _why(
     endpoint: EnforcedEndpoint,
     policy: NodePolicy,
     own: OwnSockets,
     listening: set[int],
     connection: Connection,
-) -> bool:
+) -> Why | None:
+    """Why a connection cannot go on, if it cannot."""
     name = connection.name
     local, remote = _address(name.local), _address(name.remote)
     # Redirected clients are connected to loopback; an ingress flow's upstream side is from the pod to itself.
     inside = local.is_loopback or remote.is_loopback or local == remote
     if inside or not connection.accepted or connection.cookie in own.cookies or name in own.served:
-        return False
+        return None
     both, identity = policy.endpoint(*endpoint.name), policy.identify(remote).number
     # Who opened a connection is not recorded: whoever listens on the port was called there.
-    if name.local_port in listening:
-        return both.ingress.decide(identity, TCP, name.local_port).action is not Action.PASS
-    return both.egress.decide(identity, TCP, name.remote_port).action is not Action.PASS
+    ingress = name.local_port in listening
+    half, port = (both.ingress, name.local_port) if ingress else (both.egress, name.remote_port)
+    reason = _REASONS.get(half.decide(identity, TCP, port).action)
+    return Why("ingress" if ingress else "egress", reason) if reason else None
 
 
 def _address(packed: bytes) -> IPAddress:

@@ -109,9 +109,10 @@ static inline bool take_share(u32 index, u64 most) {
 static inline void tell_decided(u32 kind, u32 endpoint, u32 direction, u32 identity, u8 protocol, u16 port,
                                 const struct address *peer) {
     bool audited = kind == EVENT_AUDITED;
+    u32 untold = audited ? COUNT_AUDITS_UNTOLD : COUNT_DENIALS_UNTOLD;
     if (!take_share(2 * endpoint + audited, TOLD_PER_SECOND) ||
         (audited && !take_share(ALL_AUDITS, AUDITS_TOLD_PER_SECOND))) {
-        count(audited ? COUNT_AUDITS_UNTOLD : COUNT_DENIALS_UNTOLD);
+        count(untold);
         return;
     }
     struct event e = {};
@@ -123,7 +124,7 @@ static inline void tell_decided(u32 kind, u32 endpoint, u32 direction, u32 ident
     e.port = port;
     e.address = *peer;
     if (events.ringbuf_output(&e, sizeof(e), 0))
-        count(COUNT_EVENTS_LOST);
+        count(untold);
 }
 
 static inline void tell_denied(u32 endpoint, u32 direction, u32 identity, u8 protocol, u16 port,

@@ -10,8 +10,8 @@ from kproxy.accesslog import AccessLine
 from kproxy.metrics import Metrics
 from kproxy.observer import Observer, Side
 
-EGRESS = Side("hr/turtletweets", "egress", "hr/jobs-api", "10.0.0.2:80")
-INGRESS = Side("hr/jobs-api", "ingress", "hr/turtletweets", "10.0.0.3:40001")
+EGRESS = Side("hr/turtletweets", "egress", "hr/jobs-api", "10.0.0.2:80", 80)
+INGRESS = Side("hr/jobs-api", "ingress", "hr/turtletweets", "10.0.0.3:40001", 80)
 
 NOW_NS = 1_767_323_045_678_901_234  # 2026-01-02T03:04:05.678901Z and 234 ns
 

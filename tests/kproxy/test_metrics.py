@@ -17,6 +17,7 @@ SNAPSHOT = KernelSnapshot(
     fallbacks={"no_credit": 2},
     unclaimed_redirects=3,
     verdicts={("hr/turtletweets", "egress", "deny"): 4},
+    untold={"audit": 5},
 )
 
 

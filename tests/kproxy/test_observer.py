@@ -175,7 +175,7 @@ def test_bounds_that_bite() -> None:
 def test_denied_in_the_kernel() -> None:
     """A connection that never reached the proxy has a line as well."""
     recorded = Recorded()
-    recorded.observer.denied_l4(EGRESS, "udp", "hr/tweets#egress", "default deny")
+    recorded.observer.decided_l4(EGRESS, "udp", "deny", "hr/tweets#egress", "default deny")
     line = recorded.last()
     assert (line.tier, line.verdict, line.protocol, line.flow, line.status) == ("kernel", "deny", "udp", 0, 0)
     assert (line.rule, line.reason) == ("hr/tweets#egress", "default deny")
@@ -199,6 +199,6 @@ def test_counters_without_a_log() -> None:
     flow = observer.flow([EGRESS])
     flow.request(Head(), ALLOW, 200, 1, 1, 1, 1)
     flow.refused("method", "", None, 400)
-    observer.denied_l4(EGRESS, "tcp", "", "default deny")
+    observer.decided_l4(EGRESS, "tcp", "audit", "", "default deny")
     assert sum(counted(recorded).values()) == 2
     assert not recorded.lines
