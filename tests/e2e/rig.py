@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,11 +92,33 @@ class Node:
         """The sum of a metric's samples that carry these labels."""
         return total(self.metrics(), name, **labels)
 
+    def status(self) -> dict[str, Any]:
+        """What the node says of itself."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.files.admin_port}/status") as answer:
+            read: dict[str, Any] = json.load(answer)
+        return read
+
     def put_rules(self, policies: Iterable[Mapping[str, Any]]) -> None:
         """Replace the rule file as an editor would, by rename."""
-        fresh = self.rules.with_suffix(".new")
-        fresh.write_text(document(policies))
-        fresh.rename(self.rules)
+        _replace(self.rules, document(policies))
+
+    def put_endpoints(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Replace the endpoints file likewise."""
+        file = self.files.config.with_name("endpoints.json")
+        _replace(file, json.dumps({"endpoints": list(entries)}))
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Wait, after the block, until what it changed is in force."""
+        before = self.count("kproxy_policy_revision")
+        yield
+        eventually(lambda: self.count("kproxy_policy_revision") > before, "the change is in force")
+
+
+def _replace(file: Path, text: str) -> None:
+    fresh = file.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.rename(file)
 
 
 @contextmanager
