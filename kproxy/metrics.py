@@ -148,10 +148,9 @@ class Metrics:
         """Count that the bound of this name bit; the name is the configuration's key."""
         self.limits[name].value += 1
 
-    def reload_succeeded(self, revision: int, now: float) -> None:
+    def reload_succeeded(self, now: float) -> None:
         """Note that rules and endpoints were read and are in force, at `now` seconds since 1970."""
         reloads = self.reloads
-        reloads.revision = revision
         reloads.succeeded += 1
         reloads.last_ok, reloads.last_time, reloads.errors = True, now, 0
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import msgspec
+
 from kproxy import reload
 from kproxy.config import Config
 from kproxy.directory import Directory
@@ -45,12 +47,16 @@ class Revision:
         known = frozenset(self.warnings)
         self.wanted, self.policy = wanted, policy
         self.warnings = reload.warnings(wanted, policy)
-        self.reload = ReloadStatus(ok=True, time=_now(), warnings=_shown(self.warnings))
+        self.reload = msgspec.structs.replace(self.reload, warnings=_shown(self.warnings))
         return tuple(one for one in self.warnings if one not in known)
+
+    def read(self) -> None:
+        """What is in force is what the files say now."""
+        self.reload = ReloadStatus(ok=True, time=_now(), warnings=_shown(self.warnings))
 
     def keep(self, errors: tuple[str, ...]) -> None:
         """What was read is wrong, and the last good state stays."""
-        self.reload = ReloadStatus(ok=False, time=_now(), errors=errors)
+        self.reload = ReloadStatus(ok=False, time=_now(), errors=errors, warnings=_shown(self.warnings))
 
     def _compile(self, wanted: Wanted, number: int) -> NodePolicy:
         return wanted.compile(self._config, self._directory.host_addresses, number)

@@ -53,10 +53,13 @@ class Rollout:
         try:
             wanted = await asyncio.to_thread(reload.read, self._config)
             policy = self._revision.next(wanted)
+            self._settle(self._directory.want(wanted.endpoints), wanted, policy)
         except FileError as error:
-            self._keep(error)
+            self._kept(error)
+            self._metrics.reload_failed(len(error.problems), time.time())
+            self._revision.keep(tuple(error.lines()))
             return
-        self._settle(self._directory.want(wanted.endpoints), wanted, policy)
+        self._read()
 
     def start(self) -> None:
         """Put the first revision in force.
@@ -67,20 +70,19 @@ class Rollout:
         """
         wanted, policy = self._revision.wanted, self._revision.policy
         self._settle(self._directory.want(wanted.endpoints), wanted, policy)
+        self._read()
         self._started = True
 
     def look_at_endpoints(self) -> None:
         """Let go of endpoints whose namespaces went, and open those whose came."""
         changes = self._directory.check()
+        self._tell(changes)
         if changes.opened:
-            self._settle(changes, self._revision.wanted, self._revision.next(self._revision.wanted))
-        else:
-            self._tell(changes)
+            self._node_changed(changes.opened)
 
     def compile_again(self) -> None:
         """The node itself has changed: what the files said means something else now."""
-        wanted = self._revision.wanted
-        self._put_in_force(wanted, self._revision.next(wanted))
+        self._node_changed([])
 
     def sweep(self) -> None:
         """Reset connections around the proxy that the policy does not allow, for a while after each change."""
@@ -99,15 +101,32 @@ class Rollout:
                     connections=count,
                 )
 
+    def _node_changed(self, opened: list[EnforcedEndpoint]) -> None:
+        wanted = self._revision.wanted
+        try:
+            self._put_in_force(wanted, self._revision.next(wanted), opened)
+        except FileError as error:
+            self._kept(error)
+
     def _settle(self, changes: Changes, wanted: Wanted, policy: NodePolicy) -> None:
-        """Endpoints that left are out of force before their policy is; those that came, once theirs is."""
+        """Endpoints that left are out of force before their policy is; those that came, once theirs is.
+
+        Raises:
+            FileError: it does not fit; the endpoints are those of the last good state again.
+        """
         self._tell(changes)
-        for endpoint in changes.opened:
-            self._carrier.listen(endpoint)
-        self._put_in_force(wanted, policy)
-        for endpoint in changes.opened:
-            self._activate(endpoint)
-        self.sweep()
+        try:
+            self._put_in_force(wanted, policy, changes.opened)
+        except FileError:
+            if self._started:
+                self._go_back()
+            raise
+
+    def _go_back(self) -> None:
+        good = self._revision.wanted
+        changes = self._directory.want(good.endpoints)
+        self._tell(changes)
+        self._put_in_force(good, self._revision.next(good), changes.opened)
 
     def _tell(self, changes: Changes) -> None:
         for endpoint in changes.closed:
@@ -117,29 +136,40 @@ class Rollout:
         enforced, failed = len(list(self._directory)), len(self._directory.failures)
         self._metrics.endpoints = {"enforced": enforced, "failed": failed}
 
-    def _put_in_force(self, wanted: Wanted, policy: NodePolicy) -> None:
-        """Kernel and user space change in one step of the event loop: no request sees half of it."""
+    def _put_in_force(self, wanted: Wanted, policy: NodePolicy, opened: list[EnforcedEndpoint]) -> None:
+        """Kernel and user space change in one step of the event loop: no request sees half of it.
+
+        An endpoint that was opened is activated whatever comes: where no policy knows it, it is denied everything.
+        """
+        for endpoint in opened:
+            self._carrier.listen(endpoint)
+        try:
+            self._change(wanted, policy)
+        finally:
+            for endpoint in opened:
+                self._activate(endpoint)
+        self.sweep()
+
+    def _change(self, wanted: Wanted, policy: NodePolicy) -> None:
         try:
             self._hooks.policy.apply(tables_of(policy, self._directory))
         except OSError as error:
-            self._keep(_too_large(self._config, error))
-            return
+            raise _too_large(self._config, error) from error
         _warn(self._revision.take_over(wanted, policy))
         withdrawn = self._carrier.policy_changed(policy)
         self._sweeps = SWEEPS
         names = {one.name for one in policy.rules}
         self._metrics.retain({endpoint.key for endpoint in wanted.endpoints}, names)
-        self._metrics.reload_succeeded(policy.revision, time.time())
+        self._metrics.reloads.revision = policy.revision
         _log.info("policy in force", revision=policy.revision, flows_reset=withdrawn)
 
-    def _keep(self, error: FileError) -> None:
-        """What was in force stays; at the start there is nothing to keep."""
-        if not self._started:
-            raise error
+    def _read(self) -> None:
+        self._revision.read()
+        self._metrics.reload_succeeded(time.time())
+
+    def _kept(self, error: FileError) -> None:
         for line in error.lines():
             _log.error("not taken over: " + line)
-        self._metrics.reload_failed(len(error.problems), time.time())
-        self._revision.keep(tuple(error.lines()))
 
     def _activate(self, endpoint: EnforcedEndpoint) -> None:
         try:

@@ -109,10 +109,13 @@ class Node:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Wait, after the block, until what it changed is in force."""
-        before = self.count("kproxy_policy_revision")
+        """Wait, after the block, until the file that it changed is in force."""
+        before = self.count("kproxy_policy_reloads_total", result="success")
         yield
-        eventually(lambda: self.count("kproxy_policy_revision") > before, "the change is in force")
+        eventually(
+            lambda: self.count("kproxy_policy_reloads_total", result="success") > before,
+            "the change is in force",
+        )
 
 
 def _replace(file: Path, text: str) -> None:

@@ -153,6 +153,7 @@ def test_the_server_of_a_flow_that_leaves_the_file(network: Network, tmp_path: P
         server = accept(listener)
         again.sendall(REQUEST)
         assert server.recv(1000) == REQUEST
+        again.close()
 
 
 def test_an_endpoint_that_is_described_anew_stays_in_force(network: Network, tmp_path: Path) -> None:
@@ -172,6 +173,7 @@ def test_an_endpoint_that_is_described_anew_stays_in_force(network: Network, tmp
         assert "endpoint left" not in node.process.output()
         client.sendall(REQUEST)
         assert server.recv(1000) == REQUEST
+        client.close()
 
 
 def test_two_endpoints_that_swap_their_addresses_in_the_file(network: Network, tmp_path: Path) -> None:
@@ -205,9 +207,7 @@ def test_warnings_are_told_when_they_are_new(network: Network, tmp_path: Path) -
                 node.put_rules([allowed("ingress", http), lonely])
             assert ["no known peer" in line for line in node.status()["reload"]["warnings"]] == [True]
         with node.changing():
-            node.put_rules(
-                [allowed("ingress", DIRECT), {**lonely, "spec": {**lonely["spec"], "ingress": []}}]
-            )
+            node.put_rules([allowed("ingress", DIRECT)])
         assert node.status()["reload"]["warnings"] == []
-        eventually(lambda: "revision=5" in node.process.output(), "the log is complete")
+        eventually(lambda: node.process.output().count("files changed") == 4, "the log is complete")
         assert node.process.output().count("worth a look") == 1

@@ -58,7 +58,8 @@ def busy() -> Recorded:
     flow.refused("limit_head", "a head over the limit", None, 431)
     flow.closed("client_closed")
     recorded.observer.flow([INGRESS])
-    recorded.metrics.reload_succeeded(7, 1_767_323_045.5)
+    recorded.metrics.reloads.revision = 7
+    recorded.metrics.reload_succeeded(1_767_323_045.5)
     recorded.metrics.reload_failed(3, 1_767_323_046.5)
     return recorded
 
