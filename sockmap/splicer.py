@@ -6,7 +6,6 @@ load. A ring-buffer event says which slot asks; a timer retries directions that 
 
 from __future__ import annotations
 
-import contextlib
 import ctypes as ct
 import fcntl
 import functools
@@ -19,8 +18,8 @@ from typing import NamedTuple
 
 from sockmap.credit import BUDGET, FIRST_GRANT, GRANT_MASK, MESSAGE_COST, OWN_BUDGET, Account, tagged
 from sockmap.diag import BYTES_RECEIVED, Connection, Name, Progress, SockDiag
-from sockmap.layout import NO_SLOT, Event, EventKind, Handshake, Pair, Slot, SlotMode, SocketState
-from sockmap.syscall import map_lookup, map_replace, map_update
+from sockmap.layout import NO_SLOT, Event, EventKind, Pair, Slot, SlotMode, SocketState
+from sockmap.syscall import map_delete, map_insert, map_lookup, map_update
 
 _WORDS = 8  # bytes in one; all offsets below count words
 _BYTES, _MESSAGES = Slot.bytes.offset // _WORDS, Slot.messages.offset // _WORDS
@@ -134,25 +133,35 @@ class Splicer:
             OSError: the server's socket is in the map and ours cannot follow: the connection must end.
         """
         cookie, pair = ct.c_uint64.from_buffer_copy(_cookie(own)), Pair()
-        if not map_lookup(self._map_fd("pairs"), cookie, pair):
-            self._decline(own)
-            if not map_lookup(self._map_fd("pairs"), cookie, pair):
-                return NO_SLOT
+        pairs = self._map_fd("pairs")
+        if not map_lookup(pairs, cookie, pair) and (
+            self._decline(own, cookie) or not map_lookup(pairs, cookie, pair)
+        ):
+            return NO_SLOT
+        if pair.slot == NO_SLOT:
+            return NO_SLOT
         map_update(self._map_fd("spliced"), cookie, ct.c_uint32(own.fileno()))
         self._words[pair.slot * _STRIDE + _IN_MAP] = 1
         self.adopt(pair.slot, own)
         return int(pair.slot)
 
-    def _decline(self, own: socket.socket) -> None:
-        """Take back the offer to splice that an upstream socket left for its server."""
-        state, handshake = SocketState(), Handshake()
-        if not map_lookup(self._map_fd("sockets"), ct.c_int(own.fileno()), state) or not state.handshake:
-            return
-        key = ct.c_uint64(state.handshake)
-        if map_lookup(self._map_fd("handshakes"), key, handshake) and handshake.splice:
-            handshake.splice = 0
-            with contextlib.suppress(OSError):  # picked up meanwhile: then there is a pair
-                map_replace(self._map_fd("handshakes"), key, handshake)
+    def _decline(self, own: socket.socket, cookie: ct.c_uint64) -> bool:
+        """Take the pair's place, so that the server's socket stays out of the map; false: it was faster."""
+        pairs = self._map_fd("pairs")
+        if not self._offers(own):
+            return True
+        if not map_insert(pairs, cookie, Pair(0, NO_SLOT, 0)):
+            return False
+        if not self._offers(own):  # closed meanwhile: perhaps before there was an element to delete
+            map_delete(pairs, cookie)
+        return True
+
+    def _offers(self, own: socket.socket) -> bool:
+        """Whether an upstream socket is open and has offered its server to splice."""
+        state = SocketState()
+        return map_lookup(self._map_fd("sockets"), ct.c_int(own.fileno()), state) and bool(
+            state.handshake and state.splice
+        )
 
     def release(self, slot: int) -> None:
         """Forget an own socket, best before it is closed."""

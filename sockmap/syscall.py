@@ -18,7 +18,7 @@ _MAP_LOOKUP_ELEM, _MAP_UPDATE_ELEM, _MAP_DELETE_ELEM = 1, 2, 3
 _PROG_GET_FD_BY_ID, _OBJ_GET_INFO_BY_FD, _PROG_QUERY = 13, 15, 16
 _PROG_LOAD, _PROG_ATTACH, _LINK_CREATE = 5, 8, 28
 
-_ANY, _EXIST = 0, 2  # BPF_ANY, BPF_EXIST
+_ANY, _NOEXIST = 0, 1  # BPF_ANY, BPF_NOEXIST
 
 _libc = ct.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -56,10 +56,20 @@ def map_update(map_fd: int, key: ct._CData, value: ct._CData) -> None:
     _bpf(_MAP_UPDATE_ELEM, struct.pack("=IxxxxQQQ", map_fd, ct.addressof(key), ct.addressof(value), _ANY))
 
 
-def map_replace(map_fd: int, key: ct._CData, value: ct._CData) -> None:
-    """Write an element that is there. Raises OSError: ENOENT it is not."""
-    attributes = struct.pack("=IxxxxQQQ", map_fd, ct.addressof(key), ct.addressof(value), _EXIST)
-    _bpf(_MAP_UPDATE_ELEM, attributes)
+def map_insert(map_fd: int, key: ct._CData, value: ct._CData) -> bool:
+    """Write an element that is not there; false where it is.
+
+    Raises:
+        OSError: E2BIG the map is full.
+    """
+    attributes = struct.pack("=IxxxxQQQ", map_fd, ct.addressof(key), ct.addressof(value), _NOEXIST)
+    try:
+        _bpf(_MAP_UPDATE_ELEM, attributes)
+    except OSError as error:
+        if error.errno == errno.EEXIST:
+            return False
+        raise
+    return True
 
 
 def queue_push(map_fd: int, value: ct._CData) -> None:

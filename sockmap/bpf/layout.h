@@ -111,7 +111,8 @@ struct handshake {
 
 /*
  * Under the cookie of an upstream socket whose server is on this node, and in the map. It holds the slot that was
- * taken for the upstream socket: whichever of the two ends first deletes the element gives that slot back.
+ * taken for the upstream socket: whichever of the two ends first deletes the element gives that slot back. With
+ * NO_SLOT it is user space's: this upstream socket will not be spliced, and its server stays out of the map.
  */
 struct pair {
     u64 server_cookie;

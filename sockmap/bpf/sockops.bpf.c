@@ -350,18 +350,19 @@ static inline void pair_with_client(struct bpf_sock_ops *ctx, struct socket_stat
 
 /*
  * S enters the map, and a slot is taken for U. The U of a server that is not on this node never enters, so it is
- * user space that puts U's socket there, when it finds this pair (splicer.py).
+ * user space that puts U's socket there, when it finds this pair (splicer.py). Where user space did not want to wait,
+ * it has left an element of its own in the pair's place: whoever inserts first decides for both.
  */
 static inline void pair_with_upstream(struct bpf_sock_ops *ctx, struct socket_state *state,
                                       struct handshake *active, u64 netns) {
     u32 own = 0, index = 0;
-    if (!active->splice || !may_splice_here(netns) ||
+    u64 cookie = active->cookie;
+    if (!active->splice || pairs.lookup(&cookie) || !may_splice_here(netns) ||
         !take_slots(&own, &index, active->endpoint, SERVER, UPSTREAM, netns))
         return;
     struct slot *mine = slots.lookup(&own), *upstream = slots.lookup(&index);
     if (!mine || !upstream)
         return;
-    u64 cookie = active->cookie;
     upstream->cookie = cookie;
     upstream->netns = active->netns;
     struct pair pair = {.server_cookie = bpf_get_socket_cookie(ctx), .slot = index};
@@ -372,11 +373,15 @@ static inline void pair_with_upstream(struct bpf_sock_ops *ctx, struct socket_st
         return;
     }
     pair_slots(mine, own, upstream, index);
-    if (pairs.insert(&cookie, &pair)) {
-        count(COUNT_HANDSHAKES_FULL);
-        give_back(index, pair.slot_generation);
-        leave_map(ctx, state);
-    }
+    if (!pairs.insert(&cookie, &pair))
+        return;
+    if (!pairs.lookup(&cookie))
+        count(COUNT_HANDSHAKES_FULL); /* else user space was faster */
+    /* Nothing is lost with its place: only U could have redirected to it, and U is in the map once there is a pair. */
+    leave_map(ctx, state);
+    give_back(index, pair.slot_generation);
+    give_back(own, state->slot_generation);
+    state->slot = NO_SLOT;
 }
 
 /* Both ends of the pair do this when they close; deleting succeeds once. */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes as ct
 import fcntl
 import hashlib
 import itertools
@@ -36,7 +37,8 @@ from kernel_rig import (
 )
 
 from sockmap.credit import FIRST_GRANT, tagged
-from sockmap.layout import NO_SLOT, Counter, Role, SlotMode
+from sockmap.layout import NO_SLOT, Counter, Pair, Role, SlotMode
+from sockmap.syscall import map_lookup
 
 pytestmark = pytest.mark.bpf
 
@@ -221,6 +223,24 @@ def test_a_server_that_defers_accept_is_served_by_tcp(rig: Rig) -> None:
     assert rig.slot(s) == NO_SLOT, "it would be in the map alone"
     c.sendall(b"still spliced")
     assert receive(p, 13) == b"still spliced"
+
+
+@pytest.mark.parametrize("ending", ["upstream", "server"])
+def test_what_was_declined_is_forgotten_with_the_connection(rig: Rig, ending: str) -> None:
+    """The mark that keeps a late server out of the map goes with the upstream socket."""
+    redirecting(rig)
+    listener = rig.server("server", PORT)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
+    u = rig.upstream("client", V4.to(rig.network["server"], PORT), flags=SPLICE | ANNOUNCE)
+    cookie = ct.c_uint64.from_buffer_copy(u.getsockopt(socket.SOL_SOCKET, 57, 8))  # SO_COOKIE
+    pairs = rig.hooks._program.map_fd("pairs")
+    assert rig.splicer.join(u) == NO_SLOT
+    assert map_lookup(pairs, cookie, Pair())
+    u.sendall(b"question")
+    s = rig.accept(listener)
+    for sock in (u, s) if ending == "upstream" else (s, u):
+        abort(sock)
+    assert not map_lookup(pairs, cookie, Pair())
 
 
 @pytest.mark.parametrize("family", [V4, V6], ids=lambda family: family.name)
