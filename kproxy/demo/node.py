@@ -103,7 +103,7 @@ def free_port() -> int:
 
 def metrics(admin_port: int) -> list[Sample]:
     """Every sample of /metrics."""
-    families = text_string_to_metric_families(_get(admin_port, "/metrics")[1])
+    families = text_string_to_metric_families(get(admin_port, "/metrics")[1])
     return [Sample(s.name, dict(s.labels), s.value) for family in families for s in family.samples]
 
 
@@ -114,12 +114,13 @@ def total(samples: Iterable[Sample], name: str, **labels: str) -> int:
 
 def _is_ready(admin_port: int) -> bool:
     try:
-        return _get(admin_port, "/readyz")[0] == 200
+        return get(admin_port, "/readyz")[0] == 200
     except (OSError, HTTPException):
         return False
 
 
-def _get(port: int, path: str) -> tuple[int, str]:
+def get(port: int, path: str) -> tuple[int, str]:
+    """Ask the admin listener for a path; status and body."""
     connection = HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)
     try:
         connection.request("GET", path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import time
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kproxy.demo.network import Network, Pod
-from kproxy.demo.node import NodeFiles, Sample, endpoint, kproxy_run, metrics, total, write_node
+from kproxy.demo.node import NodeFiles, Sample, endpoint, get, kproxy_run, metrics, total, write_node
 from kproxy.demo.process import Process
 
 _opened: list[socket.socket] = []  # by the running test; conftest closes them after it
@@ -71,6 +70,11 @@ class Node:
     process: Process
     rules: Path
 
+    @property
+    def endpoints(self) -> Path:
+        """The endpoints file."""
+        return self.files.config.with_name("endpoints.json")
+
     def log(self) -> list[dict[str, Any]]:
         """Every line of the access log so far."""
         text = self.files.access_log.read_text() if self.files.access_log.exists() else ""
@@ -92,34 +96,43 @@ class Node:
         """The sum of a metric's samples that carry these labels."""
         return total(self.metrics(), name, **labels)
 
+    def revision(self) -> int:
+        """The revision of the policy in force."""
+        return self.count("kproxy_policy_revision")
+
     def status(self) -> dict[str, Any]:
-        """What the node says of itself."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.files.admin_port}/status") as answer:
-            read: dict[str, Any] = json.load(answer)
-        return read
+        """What `kproxy status --json` prints."""
+        return json.loads(get(self.files.admin_port, "/status")[1])
 
     def put_rules(self, policies: Iterable[Mapping[str, Any]]) -> None:
         """Replace the rule file as an editor would, by rename."""
-        _replace(self.rules, document(policies))
+        put(self.rules, document(policies))
 
     def put_endpoints(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Replace the endpoints file likewise."""
-        file = self.files.config.with_name("endpoints.json")
-        _replace(file, json.dumps({"endpoints": list(entries)}))
+        put(self.endpoints, json.dumps({"endpoints": list(entries)}))
 
     @contextmanager
-    def changing(self) -> Iterator[None]:
-        """Wait, after the block, until the file that it changed is in force."""
+    def taking_over(self) -> Iterator[None]:
+        """Wait, after the block, until a revision is in force that was not before."""
+        before = self.revision()
+        yield
+        eventually(lambda: self.revision() > before, f"a revision after {before}: {self.process.output()}")
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Wait, after the block, until the files that it changed were read; a revision may have other causes."""
         before = self.count("kproxy_policy_reloads_total", result="success")
         yield
         eventually(
             lambda: self.count("kproxy_policy_reloads_total", result="success") > before,
-            "the change is in force",
+            f"the files are read again: {self.process.output()}",
         )
 
 
-def _replace(file: Path, text: str) -> None:
-    fresh = file.with_suffix(".new")
+def put(file: Path, text: str) -> None:
+    """Write a file as editors do: a new one beside it, under a hidden name, then a rename."""
+    fresh = file.with_name(f".{file.name}.new")
     fresh.write_text(text)
     fresh.rename(file)
 

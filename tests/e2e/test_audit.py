@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rig import Node, accept, connect, eventually, http_rule, listen, running_node
+from rig import Node, accept, close_opened, connect, eventually, http_rule, listen, running_node
 
 from kproxy.demo.network import Network, Pod
 
@@ -120,6 +120,7 @@ def test_requests_of_a_flow_that_only_the_other_end_judges(network: Network, tmp
         line = node.logged(verdict="audit", protocol="http")
         assert (line["endpoint"], line["direction"], line["port"]) == ("default/server", "ingress", PORT)
         assert line["also"]["endpoint"] == "default/client"
+        close_opened()  # kproxy would wait for open flows
 
 
 def test_the_reason_names_the_peer_that_called(network: Network, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rig import Node, accept, connect, eventually, http_rule, listen, running_node
+from rig import Node, accept, close_opened, connect, eventually, http_rule, listen, running_node
 
 from kproxy.demo.network import Network
 from kproxy.demo.node import endpoint
@@ -125,7 +125,7 @@ def test_an_enforced_endpoint_that_leaves_the_file(network: Network, tmp_path: P
     ):
         client = connect(network["client"], network["server"], PORT)
         accept(listener)
-        with node.changing():
+        with node.reading():
             node.put_endpoints([endpoint(network["client"], enforced=False), endpoint(network["stranger"])])
         ends_reset(client)
         again = connect(network["client"], network["server"], PORT)
@@ -146,14 +146,14 @@ def test_the_server_of_a_flow_that_leaves_the_file(network: Network, tmp_path: P
     ):
         client = connect(network["client"], network["server"], PORT)
         accept(listener)
-        with node.changing():
+        with node.reading():
             node.put_endpoints([endpoint(network["client"])])
         ends_reset(client)
         again = connect(network["client"], network["server"], PORT)
         server = accept(listener)
         again.sendall(REQUEST)
         assert server.recv(1000) == REQUEST
-        again.close()
+        close_opened()  # kproxy would wait for open flows
 
 
 def test_an_endpoint_that_is_described_anew_stays_in_force(network: Network, tmp_path: Path) -> None:
@@ -166,14 +166,14 @@ def test_an_endpoint_that_is_described_anew_stays_in_force(network: Network, tmp
         client = connect(network["client"], network["server"], PORT)
         server = accept(listener)
         entry = endpoint(network["server"])
-        with node.changing():
+        with node.reading():
             changed = {**entry, "labels": {**entry["labels"], "tier": "backend"}, "ports": {"web": PORT}}
             node.put_endpoints([changed, endpoint(network["client"], enforced=False)])
         eventually(lambda: "endpoint changed" in node.process.output(), "the change is told")
         assert "endpoint left" not in node.process.output()
         client.sendall(REQUEST)
         assert server.recv(1000) == REQUEST
-        client.close()
+        close_opened()  # as above
 
 
 def test_two_endpoints_that_swap_their_addresses_in_the_file(network: Network, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_two_endpoints_that_swap_their_addresses_in_the_file(network: Network, t
         running_node(tmp_path, network, rules, ["server", "client"]) as node,
     ):
         for entries in (swapped, [server, client]):
-            with node.changing():
+            with node.reading():
                 node.put_endpoints(entries)
         connect(network["server"], network["server"], PORT)
         accept(listener)
@@ -203,10 +203,10 @@ def test_warnings_are_told_when_they_are_new(network: Network, tmp_path: Path) -
     with running_node(tmp_path, network, [allowed("ingress", DIRECT)], ["server"]) as node:
         assert "worth a look" not in node.process.output()
         for http in (DIRECT, PROXIED, DIRECT):
-            with node.changing():
+            with node.reading():
                 node.put_rules([allowed("ingress", http), lonely])
             assert ["no known peer" in line for line in node.status()["reload"]["warnings"]] == [True]
-        with node.changing():
+        with node.reading():
             node.put_rules([allowed("ingress", DIRECT)])
         assert node.status()["reload"]["warnings"] == []
         eventually(lambda: node.process.output().count("files changed") == 4, "the log is complete")

@@ -58,6 +58,7 @@ def busy() -> Recorded:
     flow.refused("limit_head", "a head over the limit", None, 431)
     flow.closed("client_closed")
     recorded.observer.flow([INGRESS])
+    recorded.metrics.direct_resets["hr/turtletweets", "egress", "not_allowed"].value += 6
     recorded.metrics.reloads.revision = 7
     recorded.metrics.reload_succeeded(1_767_323_045.5)
     recorded.metrics.reload_failed(3, 1_767_323_046.5)
@@ -93,6 +94,8 @@ def test_everything_that_was_counted_is_exposed(tmp_path: Path) -> None:
         "kproxy_splice_fallbacks_total reason=no_credit": 2,
         "kproxy_redirects_unclaimed_total": 3,
         f"kproxy_l4_verdicts_total {who} verdict=deny": 4,
+        "kproxy_l4_untold_total verdict=audit": 5,
+        f"kproxy_direct_connections_reset_total {who} reason=not_allowed": 6,
         "kproxy_policy_revision": 7,
         "kproxy_policy_reloads_total result=success": 1,
         "kproxy_policy_reloads_total result=error": 1,
@@ -169,6 +172,7 @@ def test_series_of_what_is_gone_go() -> None:
     metrics = Metrics(100)
     for endpoint in ("stays", "goes"):
         metrics.connection_row(endpoint, "egress").opened += 1
+        metrics.direct_resets[endpoint, "egress", "needs_judging"].value += 1
         for rule in ("hr/old#egress[0]", "hr/new#egress[0]", "hr/new#egress[1]", "", OTHER):
             metrics.request_cell((endpoint, "egress", "http", "allow", rule)).value += 1
     metrics.retain({"stays"}, {"hr/new"})
@@ -176,6 +180,7 @@ def test_series_of_what_is_gone_go() -> None:
     assert left == {"hr/new#egress[0]", "hr/new#egress[1]", "", OTHER}
     assert {key[0] for key in metrics.requests} == {"stays"}
     assert set(metrics.connections) == {("stays", "egress")}
+    assert set(metrics.direct_resets) == {("stays", "egress", "needs_judging")}
 
 
 def test_connection_that_outlives_its_endpoint() -> None:
