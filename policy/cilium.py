@@ -87,26 +87,34 @@ def _entity(name: str) -> Selector:
     return Selector((Requirement(labels.RESERVED, name, Operator.EXISTS),))
 
 
-# Everything that is not outside of the cluster: pods, nodes, the host, the API server.
-_CLUSTER = Selector((Requirement(labels.RESERVED, "world", Operator.DOES_NOT_EXIST),))
+# Everything that is not outside of the cluster: pods, nodes, the host; and the API server wherever it is.
+_CLUSTER = (
+    Selector((Requirement(labels.RESERVED, "world", Operator.DOES_NOT_EXIST),)),
+    _entity("kube-apiserver"),
+)
 _RESERVED = (
     *("world", "world-ipv4", "world-ipv6", "host", "remote-node", "kube-apiserver"),
     *("ingress", "health", "init", "unmanaged", "none"),
 )
-ENTITIES = {"all": EVERYTHING, "cluster": _CLUSTER} | {name: _entity(name) for name in _RESERVED}
+ENTITIES: dict[str, tuple[Selector, ...]] = {"all": (EVERYTHING,), "cluster": _CLUSTER} | {
+    name: (_entity(name),) for name in _RESERVED
+}
+"""What each entity selects: any of these (Cilium, entity.go: EntitySelectorMapping)."""
 
 _peer = Then(label_selector, in_scope)
 _blocks = cidr_block(
     cidrGroupRef=Unsupported("CiliumCIDRGroup objects are not read", "write the CIDRs here"),
     cidrGroupSelector=Unsupported("CiliumCIDRGroup objects are not read", "write the CIDRs here"),
 )
-_entities = Then(Choice(tuple(ENTITIES)), lambda at, name: ENTITIES[name])
+_entities = Then(
+    ListOf(Choice(tuple(ENTITIES))), lambda at, names: tuple(one for name in names for one in ENTITIES[name])
+)
 _cidrs: Then[Network, CidrBlock] = Then(cidr, lambda at, net: CidrBlock(net))
 _PEERS: dict[str, Shape[Any]] = {
     "Endpoints": ListOf(_peer),
     "CIDR": ListOf(_cidrs),
     "CIDRSet": ListOf(_blocks),
-    "Entities": ListOf(_entities),
+    "Entities": _entities,
     "Requires": Unsupported("Requires was removed from Cilium", "put the labels into the selectors"),
     "Nodes": Unsupported("node selectors are not supported", "use the entities host and remote-node"),
     "Groups": Unsupported("groups of cloud providers cannot be resolved on a node", "write CIDRs"),

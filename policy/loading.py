@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from policy import cilium, engine, kubernetes
@@ -14,7 +14,7 @@ from policy.indexes import TooCostly
 from policy.lint import lint
 from policy.model import Policy, PortRule, Rule
 from policy.shapes import Anything, Cursor, ListOf, Owner, Record, Report, Shape, Text, kind_of, suggest
-from policy.text import read
+from policy.text import Doubled, read
 
 DEFAULT_NAMESPACE = "default"
 """Where an object without a namespace goes, as with kubectl."""
@@ -27,6 +27,8 @@ CNP = "CiliumNetworkPolicy"
 CCNP = "CiliumClusterwideNetworkPolicy"
 NP = "NetworkPolicy"
 _API_VERSIONS = {CNP: _CILIUM, CCNP: _CILIUM, NP: _KUBERNETES}
+_LISTS = {"List": ""} | {f"{kind}List": kind for kind in _API_VERSIONS}
+"""The kinds of lists, with the kind of their items where all have one."""
 _REFUSED_KINDS = {
     "CiliumCIDRGroup": "CIDR groups are not read; write the CIDRs into the rules",
     "ClusterNetworkPolicy": "tiers and priorities are not supported",
@@ -75,7 +77,8 @@ def _stem(file: str) -> str:
 
 def _document(at: Cursor, stem: str) -> list[Policy]:
     if isinstance(at.value, list):
-        return _classic(at, stem)
+        objects = [isinstance(item, dict) and "kind" in item for item in at.value]
+        return _objects(at, stem, objects) if any(objects) else _classic(at, stem)
     if not isinstance(at.value, dict):
         at.error(f"must be an object or a list of rules, not {kind_of(at.value)}")
         return []
@@ -84,8 +87,8 @@ def _document(at: Cursor, stem: str) -> list[Policy]:
         known = f"known are {', '.join(_API_VERSIONS)}"
         at.error("has no kind", "write a list of rules, [{…}]" if "endpointSelector" in at.value else known)
         return []
-    if kind == "List" or (kind.endswith("List") and kind[:-4] in _API_VERSIONS):
-        return _list(at, stem)
+    if kind in _LISTS:
+        return _list(at, stem, _LISTS[kind])
     if kind in _API_VERSIONS:
         return _object(at, kind)
     if kind in _REFUSED_KINDS:
@@ -102,11 +105,38 @@ _list_shape: Record[dict[str, Any]] = Record(
 )
 
 
-def _list(at: Cursor, stem: str) -> list[Policy]:
+def _list(at: Cursor, stem: str, kind: str) -> list[Policy]:
+    """`List`, whose items say what they are, or a list of one `kind`, whose items need not."""
     if _list_shape.read(at) is None:
         return []
     items = at.at("items")
-    return [policy for i in range(len(items.value)) for policy in _document(items.at(i), stem)]
+    return [policy for i in range(len(items.value)) for policy in _item(items.at(i), stem, kind)]
+
+
+def _item(at: Cursor, stem: str, kind: str) -> list[Policy]:
+    if not isinstance(at.value, dict):
+        at.error(f"must be an object, not {kind_of(at.value)}")
+        return []
+    if at.value.get("kind") in list(_LISTS):
+        at.error("is a list in a list", "put its items into the outer list")
+        return []
+    if not kind or isinstance(at.value, Doubled):
+        return _document(at, stem)
+    # The API server leaves both out of the items of a list of one kind.
+    whole = {"apiVersion": _API_VERSIONS[kind], "kind": kind} | at.value
+    if whole["kind"] != kind:
+        at.at("kind").error(f"{whole['kind']} stands in a {kind}List", f"{kind}, or a List")
+        return []
+    return _document(replace(at, value=whole), stem)
+
+
+def _objects(at: Cursor, stem: str, whole: list[bool]) -> list[Policy]:
+    """A plain list of objects: each says what it is. A list of both objects and bare rules is a slip."""
+    if not all(whole):
+        bare = at.at(whole.index(False))
+        bare.error("is a rule without an object around it, in a list of objects", "give it a kind and a spec")
+        return []
+    return [policy for i in range(len(at.value)) for policy in _item(at.at(i), stem, "")]
 
 
 def envelope(kind: str) -> Record[dict[str, Any]]:

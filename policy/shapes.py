@@ -113,6 +113,7 @@ class Text:
         """The string."""
         if not isinstance(at.value, str):
             mend = f'write "{at.value}" in quotes' if type(at.value) is int else ""
+            mend = "put the word in quotes" if isinstance(at.value, bool) else mend
             at.error(f"must be a string, not {kind_of(at.value)}", mend)
             return None
         return at.value if self.check(at.value, at) else None
@@ -301,9 +302,9 @@ class Record(Generic[T]):
 
     def read(self, at: Cursor) -> T | None:
         """The value that `build` makes, once every field was read."""
+        before = len(at.report.errors)
         if not is_object(at):
             return None
-        before = len(at.report.errors)
         read: dict[str, Any] = {}
         for key, value in at.value.items():
             self._read_field(at.at(key), key, value, read)
