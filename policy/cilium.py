@@ -186,7 +186,7 @@ _TLS = Unsupported("TLS is not intercepted: encrypted traffic cannot be judged b
 
 
 def _port_rule(at: Cursor, read: dict[str, Any]) -> PortRule:
-    return PortRule(at.rule_name, at.place, read["ports"], read.get("rules"))
+    return PortRule(at.rule_name, at.place, read["ports"], read.get("rules"), at.owner.description)
 
 
 def _check_l7(at: Cursor, read: dict[str, Any]) -> None:
@@ -230,7 +230,8 @@ def _peers_of(at: Cursor, read: dict[str, Any], word: str) -> tuple[PeerSelector
 
 def _rule_of(word: str) -> Any:
     def build(at: Cursor, read: dict[str, Any]) -> Rule:
-        return Rule(at.rule_name, at.place, _peers_of(at, read, word), read.get("toPorts") or None)
+        peers, ports = _peers_of(at, read, word), read.get("toPorts") or None
+        return Rule(at.rule_name, at.place, peers, ports, at.owner.description)
 
     return build
 
@@ -287,7 +288,7 @@ def _policy(at: Cursor, read: dict[str, Any]) -> Policy:
         egress=_direction(read, "egress"),
         section=at.owner.section,
         mode=read.get("kproxy", Mode.ENFORCE),
-        description=read.get("description", ""),
+        description=at.owner.description,
     )
 
 

@@ -39,7 +39,9 @@ def _selector(source: str, key: Text) -> Record[Selector]:
 
     def expression(at: Cursor, read: dict[str, Any]) -> Requirement:
         origin, name = labels.split_key(read["key"], source)
-        return Requirement(origin, name, Operator(read["operator"]), tuple(sorted(set(read.get("values", ())))))
+        return Requirement(
+            origin, name, Operator(read["operator"]), tuple(sorted(set(read.get("values", ()))))
+        )
 
     def build(at: Cursor, read: dict[str, Any]) -> Selector:
         wanted = [

@@ -142,7 +142,7 @@ def _rule(at: Cursor, read: dict[str, Any]) -> HttpRule:
         path_exact=None if exact is None else exact.encode(),
         path_prefix=None if begins is None else begins.rstrip("/").encode(),
         query=read.get("query", ()),
-        description=read.get("description", ""),
+        description=read.get("description") or at.owner.description,
     )
 
 

@@ -77,8 +77,9 @@ _peers = ListOf(
 def _rule(at: Cursor, read: dict[str, Any]) -> Rule:
     peers = read.get("from") or read.get("to") or None
     ports = read.get("ports") or None
-    allowed = None if ports is None else (PortRule(f"{at.rule_name}.ports", at.place, ports),)
-    return Rule(at.rule_name, at.place, peers, allowed)
+    about = at.owner.description
+    allowed = None if ports is None else (PortRule(f"{at.rule_name}.ports", at.place, ports, None, about),)
+    return Rule(at.rule_name, at.place, peers, allowed, about)
 
 
 _HINTS = {
@@ -112,6 +113,7 @@ def _policy(at: Cursor, read: dict[str, Any]) -> Policy:
         subject=read.get("podSelector", Selector()).and_also(own),
         ingress=_direction(read, "Ingress"),
         egress=_direction(read, "Egress"),
+        description=at.owner.description,
         mode=read.get("kproxy", Mode.ENFORCE),
     )
 

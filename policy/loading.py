@@ -146,6 +146,7 @@ def envelope(kind: str) -> Record[dict[str, Any]]:
         "apiVersion": Text(_API_VERSIONS[kind].replace(".", r"\."), f"must be {_API_VERSIONS[kind]}"),
         "kind": Anything(),
         "metadata": metadata,
+        "description": Text(),
         "spec": Anything(),
         "status": Anything(),
     }
@@ -154,13 +155,14 @@ def envelope(kind: str) -> Record[dict[str, Any]]:
         lambda at, found: found,
         required=("apiVersion", "metadata"),
         check=_check_spec,
-        hints={"description": "did you mean spec.description?"},
     )
 
 
 def _check_spec(at: Cursor, found: dict[str, Any]) -> None:
     if not at.value.get("spec") and not at.value.get("specs"):
         at.error("has no spec")
+    if "description" in at.value:
+        at.at("description").warn("a cluster drops a description here", "write it into the spec")
     if "metadata" in found and at.value.get("kind") == CCNP and "namespace" in found["metadata"]:
         at.at("metadata").at("namespace").error(f"a {CCNP} stands in no namespace")
 
@@ -178,7 +180,8 @@ def _object(at: Cursor, kind: str) -> list[Policy]:
         spec = at
         for step in pointer:
             spec = spec.at(step)
-        found.append(shape.read(spec.owned_by(Owner(name, namespace, spec.pointer, section))))
+        owner = Owner(name, namespace, spec.pointer, section, _description(spec.value, at.value))
+        found.append(shape.read(spec.owned_by(owner)))
     # An object is one thing: with an error in one part of it, nothing of it is a rule.
     return [policy for policy in found if policy is not None] if len(at.report.errors) == before else []
 
@@ -201,9 +204,16 @@ def _classic(at: Cursor, stem: str) -> list[Policy]:
     found = []
     for i, name in enumerate(names):
         own = f"{name or stem}" + ("" if name and count[name] == 1 else f"[{i}]")
-        owner = Owner(f"{ALL_NAMESPACES}/{own}", None, f"{at.pointer}/{i}")
+        description = _description(at.value[i])
+        owner = Owner(f"{ALL_NAMESPACES}/{own}", None, f"{at.pointer}/{i}", description=description)
         found.append(cilium.rule.read(at.at(i).owned_by(owner)))
     return [policy for policy in found if policy is not None]
+
+
+def _description(*parts: object) -> str:
+    """What a policy says it is for, before it is known whether it is right: the first part that says so."""
+    found = (part.get("description") for part in parts if isinstance(part, dict))
+    return next((text for text in found if isinstance(text, str)), "")
 
 
 def _label_name(item: object) -> str:

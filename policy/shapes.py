@@ -42,6 +42,8 @@ class Owner:
     """Pointer to where the policy begins."""
     section: str = ""
     """In front of the names of its rules: `specs[1].`."""
+    description: str = ""
+    """What its author says it is for; verdicts repeat it."""
 
 
 @dataclass(frozen=True, slots=True)

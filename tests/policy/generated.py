@@ -43,7 +43,16 @@ ADDRESSES = (
     *(NODE_ADDRESS, "9.9.9.9", "9.1.2.3", "8.8.8.8", "2001:db8::1", "10.0.7.7"),
 )
 NETWORKS = (
-    *("0.0.0.0/0", "9.0.0.0/8", "9.1.0.0/16", "9.1.2.0/24", "10.0.0.0/8", "9.9.9.9/32", "9.1.2.9", "10.0.0.0"),
+    *(
+        "0.0.0.0/0",
+        "9.0.0.0/8",
+        "9.1.0.0/16",
+        "9.1.2.0/24",
+        "10.0.0.0/8",
+        "9.9.9.9/32",
+        "9.1.2.9",
+        "10.0.0.0",
+    ),
     *("2001:db8::/32", "::/0", "fd00::/8", "2001:db8::1", "2001:db8::9/128"),
 )
 NAMESPACE = "io.kubernetes.pod.namespace"
@@ -149,7 +158,9 @@ queries = st.fixed_dictionaries(
 )
 own_rules = st.one_of(
     http_rules,
-    st.builds(lambda rule, tests: rule | {"query": tests}, http_rules, st.lists(queries, min_size=1, max_size=2)),
+    st.builds(
+        lambda rule, tests: rule | {"query": tests}, http_rules, st.lists(queries, min_size=1, max_size=2)
+    ),
     st.fixed_dictionaries(
         {"pathPrefix": st.sampled_from(("/", "/jobs", "/jobs/", "/v1"))}, optional={"method": st.just("GET")}
     ),
@@ -235,9 +246,7 @@ def enveloped(kind: str, namespace: str | None) -> st.SearchStrategy[Any]:
     about = {"name": "p"} | ({"namespace": namespace} if namespace else {})
     written = st.one_of(
         st.fixed_dictionaries({"spec": bodies}),
-        st.fixed_dictionaries(
-            {"specs": st.lists(bodies, min_size=1, max_size=2)}, optional={"spec": bodies}
-        ),
+        st.fixed_dictionaries({"specs": st.lists(bodies, min_size=1, max_size=2)}, optional={"spec": bodies}),
     )
     return written.map(lambda specs: {"apiVersion": "cilium.io/v2", "kind": kind, "metadata": about} | specs)
 

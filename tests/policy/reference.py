@@ -84,13 +84,13 @@ def lookup(labels: Mapping[str, str], key: str) -> str | None:
     return next((value for full, value in labels.items() if full.partition(":")[2] == name), None)
 
 
-def selects(selector: Json, labels: Mapping[str, str]) -> bool:
-    """matchLabels and matchExpressions, all of which must hold."""
+def selects(selector: Json, labels: Mapping[str, str], source: str = "") -> bool:
+    """matchLabels and matchExpressions, all of which must hold; `source` goes before each key."""
     for key, value in selector.get("matchLabels", {}).items():
-        if lookup(labels, key) != value:
+        if lookup(labels, source + key) != value:
             return False
     for expression in selector.get("matchExpressions", ()):
-        value = lookup(labels, expression["key"])
+        value = lookup(labels, source + expression["key"])
         holds = {
             "In": value in expression.get("values", ()),
             "NotIn": value not in expression.get("values", ()),
@@ -124,8 +124,9 @@ class Spec:
         """Whether it selects the endpoint."""
         if self.namespace is not None and endpoint.namespace != self.namespace:
             return False
-        selector = self.body.get("podSelector" if self.kind == "NetworkPolicy" else "endpointSelector", {})
-        return selects(selector, labels_of(endpoint))
+        if self.kind == "NetworkPolicy":
+            return selects(self.body.get("podSelector", {}), labels_of(endpoint), "k8s:")
+        return selects(self.body["endpointSelector"], labels_of(endpoint))
 
     def default_denies(self, direction: str) -> bool:
         """Whether it brings default deny in a direction."""
@@ -218,7 +219,7 @@ def np_peer(world: World, spec: Spec, peer: Json, address: str) -> bool:
     if "ipBlock" in peer:
         return cnp_peer(world, spec, "CIDRSet", peer["ipBlock"], address)
     namespace = lookup(labels, NAMESPACE)
-    if namespace is None or not selects(peer.get("podSelector", {}), labels):
+    if namespace is None or not selects(peer.get("podSelector", {}), labels, "k8s:"):
         return False
     if "namespaceSelector" not in peer:
         return namespace == spec.namespace
@@ -332,7 +333,8 @@ def header_holds(header: str, sent: list[tuple[str, str]], *, deny: bool) -> boo
     joined = ",".join(values)
     if not values:
         return False
-    return joined == value or (deny and value in [part.strip() for part in joined.split(",")])
+    members = [part.strip() for part in joined.split(",")]
+    return joined == value or (deny and (value in values or value in members))
 
 
 def query_holds(test: Json, path: str, *, deny: bool) -> bool:
