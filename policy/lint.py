@@ -79,10 +79,12 @@ def _absent_port_names(policies: Iterable[Policy], names: set[str]) -> list[Prob
 
 def _patterns(rule: HttpRule) -> Iterator[Problem]:
     path, host, method = rule.path, rule.host, rule.method
+    meant = path is not None and path.text.endswith("$")
     for word in path.words if path else ():
-        if word.endswith(b"/") and len(word) > 1:
+        if word.endswith(b"/") and len(word) > 1 and not meant:
             text = word.decode()
-            yield _in(rule, "path", f"matches the path {text} itself and nothing below it", f"write {text}.*")
+            mend = f"write {text}.*, or {text}$ if just that is meant"
+            yield _in(rule, "path", f"matches the path {text} itself and nothing below it", mend)
     starts = [*path.words, path.head] if path else []
     if any(word and not word.startswith((b"/", b"*")) for word in starts):
         yield _in(rule, "path", f"{path} matches no path: all of a path is matched, and it begins with /")

@@ -146,13 +146,13 @@ def pattern(text: str, *, fold_case: bool = False, dot_newline: bool = False) ->
         compiled = re2.compile(source, options(fold_case=fold_case, dot_newline=dot_newline))
     except re2.error as error:
         raise BadPattern(f"{text!r} is not an RE2 pattern: {_reason(error)}") from None
-    size = compiled.programsize
-    if size > MAX_PROGRAM:
+    size, parts = compiled.programsize, anatomy(source)
+    # Plain words are looked up, not run.
+    if size > MAX_PROGRAM and not parts.words:
         raise BadPattern(
             f"the pattern compiles to {size} instructions, {MAX_PROGRAM} are allowed: "
             "each byte of a long path may visit them all; use shorter repetitions, or several rules"
         )
-    parts = anatomy(source)
     return Pattern(text, fold_case, dot_newline, size, source, _folded(parts) if fold_case else parts)
 
 

@@ -9,6 +9,9 @@ from typing import Any
 from policy.model import TCP, UDP
 
 HTTP_PROTOCOLS = ("http", "grpc")
+# Bad request, not found, method not allowed, gone, not implemented (RFC 9110 sections 15.5 and 15.6): what
+# scanners are answered. 401 and 403 are not among them: a client may well need what it has to ask for.
+_NOTHING_THERE = frozenset((400, 404, 405, 410, 501))
 # What servers may read in more than one way (dot segments, empty ones, encoded slashes, dots and backslashes,
 # NUL): such a path is refused wherever a path rule is in force, so no rule can be made of it.
 _AMBIGUOUS = ("//", "/./", "/../", "\\", "%2f", "%2e", "%5c", "%00")
@@ -31,6 +34,13 @@ class Record:
     path: bytes = b""
     host: bytes = b""
     headers: tuple[tuple[bytes, bytes], ...] = field(default=())
+    status: int = 0
+    """What the server answered; 0: nothing, or it is not known."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether the server had nothing there, so that nobody can have needed it."""
+        return self.verdict in ("allow", "audit") and self.status in _NOTHING_THERE
 
     def __str__(self) -> str:
         arrow = "<-" if self.direction == "ingress" else "->"
@@ -82,8 +92,19 @@ def _record(line: Mapping[str, Any]) -> Record | str:
         return "not ASCII"
     if not path.startswith("/") or is_ambiguous(path):
         return "a path that servers may read differently"
+    status = line.get("status")
     return Record(
-        endpoint, direction, peer, number, port, verdict, http, method.encode(), path.encode(), host.encode()
+        endpoint=endpoint,
+        direction=direction,
+        peer=peer,
+        protocol=number,
+        port=port,
+        verdict=verdict,
+        http=http,
+        method=method.encode(),
+        path=path.encode(),
+        host=host.encode(),
+        status=status if isinstance(status, int) else 0,
     )
 
 
