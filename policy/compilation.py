@@ -158,7 +158,8 @@ def _port_names(policies: Iterable[Policy]) -> frozenset[str]:
 
 def _selecting(policies: Sequence[Policy], workloads: Sequence[Workload]) -> list[list[Policy]]:
     """For each workload the policies that select it."""
-    index = LabelIndex([labels.of_workload(one.namespace, one.labels) for one in workloads])
+    subjects = [policy.subject for policy in policies]
+    index = LabelIndex([labels.of_workload(one.namespace, one.labels) for one in workloads], subjects)
     selecting: list[list[Policy]] = [[] for _ in workloads]
     for policy in policies:
         for at in members_of(index.matching(policy.subject)):

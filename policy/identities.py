@@ -160,7 +160,10 @@ def _plain(address: Address) -> Address:
 
 
 def _network(address: Address) -> Network:
-    return ip_network(_plain(address))
+    """The network of one address, made from its number: ten thousand texts would take a tenth of a second."""
+    plain = _plain(address)
+    make = IPv4Network if isinstance(plain, IPv4Address) else IPv6Network
+    return make((int(plain), plain.max_prefixlen))
 
 
 def _known(workloads: Iterable[Workload], node: Node, port_names: frozenset[str]) -> list[_Known]:
@@ -204,10 +207,9 @@ def _matches(
     known: list[_Known], selectors: Iterable[PeerSelector], blocks: list[CidrBlock]
 ) -> dict[PeerSelector, list[int]]:
     """For each selector, which of the known it matches, as positions in the list."""
-    index = LabelIndex([one.labels for one in known])
-    matched: dict[PeerSelector, list[int]] = {
-        one: members_of(index.matching(one)) for one in selectors if isinstance(one, Selector)
-    }
+    by_labels = [one for one in selectors if isinstance(one, Selector)]
+    index = LabelIndex([one.labels for one in known], by_labels)
+    matched: dict[PeerSelector, list[int]] = {one: members_of(index.matching(one)) for one in by_labels}
     for block in blocks:
         matched[block] = []
     by_network: dict[Network, list[CidrBlock]] = {}

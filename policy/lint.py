@@ -35,10 +35,10 @@ def lint(policies: Sequence[Policy]) -> list[Problem]:
 def lint_world(policies: Sequence[Policy], workloads: Sequence[Workload]) -> list[Problem]:
     """What can be said once it is known who is there: selectors that select nothing, port names nobody has."""
     known = [labels.of_workload(one.namespace, one.labels) for one in workloads]
-    subjects = LabelIndex(known)
-    peers = LabelIndex(
-        [*known, labels.reserved("host"), labels.reserved("world", "world-ipv4", "world-ipv6")]
-    )
+    reserved = [labels.reserved("host"), labels.reserved("world", "world-ipv4", "world-ipv6")]
+    meant = {peer for rule in all_rules(policies) for peer in rule.peers or ()}
+    subjects = LabelIndex(known, [policy.subject for policy in policies])
+    peers = LabelIndex([*known, *reserved], [one for one in meant if isinstance(one, Selector)])
     found: list[Problem] = []
     for policy in policies:
         if not subjects.matching(policy.subject):
