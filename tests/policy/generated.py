@@ -228,7 +228,7 @@ def section(word: str, l7: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 flags = st.fixed_dictionaries({}, optional={"ingress": st.booleans(), "egress": st.booleans()})
-bodies = st.fixed_dictionaries(
+any_bodies = st.fixed_dictionaries(
     {"endpointSelector": pod_selectors},
     optional={
         "ingress": section("from", allow_rules),
@@ -239,6 +239,25 @@ bodies = st.fixed_dictionaries(
         "kproxy": st.sampled_from(({"mode": "audit"}, {"mode": "enforce"}, {})),
     },
 ).filter(lambda body: any(body.get(key) for key in ("ingress", "egress", "ingressDeny", "egressDeny")))
+
+
+def judging(l7: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Rules about the requests of everyone on port 80, which many others could meet."""
+    entry = st.fixed_dictionaries({"ports": st.just([{"port": "80", "protocol": "TCP"}]), "rules": l7})
+    return st.lists(
+        st.fixed_dictionaries({"toPorts": st.lists(entry, min_size=1, max_size=2)}), min_size=1, max_size=2
+    )
+
+
+judging_bodies = st.fixed_dictionaries(
+    {"endpointSelector": st.just({}), "ingress": judging(allow_rules), "egress": judging(allow_rules)},
+    optional={
+        "ingressDeny": judging(deny_rules),
+        "egressDeny": judging(deny_rules),
+        "kproxy": st.just({"mode": "audit"}),
+    },
+)
+bodies = st.one_of(any_bodies, judging_bodies)
 
 
 def enveloped(kind: str, namespace: str | None) -> st.SearchStrategy[Any]:
@@ -346,7 +365,7 @@ def connection(chance: Random) -> Connection:
         chance.choice(("ingress", "egress")),
         chance.choice(ADDRESSES),
         chance.choice((6, 6, 6, 17)),
-        chance.choice((79, 80, 81, 8080)),
+        chance.choice((79, 80, 80, 80, 80, 81, 8080)),
     )
 
 
