@@ -316,6 +316,10 @@ rule: Record[Policy] = Record(
     _policy,
     required=("endpointSelector",),
     check=_check_says_something,
-    hints={"podSelector": "did you mean endpointSelector?"},
+    hints={
+        "podSelector": "did you mean endpointSelector?",
+        "mode": "write kproxy: {mode: …}",
+        "audit": "write kproxy: {mode: audit}",
+    },
 )
 """One rule as Cilium's API has it: `spec`, an item of `specs`, or an item of the classic list."""

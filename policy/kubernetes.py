@@ -141,5 +141,9 @@ spec: Record[Policy] = Record(
     },
     _policy,
     check=_check_types,
-    hints={"endpointSelector": "did you mean podSelector?"},
+    hints={
+        "endpointSelector": "did you mean podSelector?",
+        "ingressDeny": "a NetworkPolicy has no deny rules: write a CiliumNetworkPolicy",
+        "egressDeny": "a NetworkPolicy has no deny rules: write a CiliumNetworkPolicy",
+    },
 )

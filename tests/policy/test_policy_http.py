@@ -159,6 +159,8 @@ def matching(mismatch: str | None, **fields: Any) -> dict[str, Any]:
     [
         (None, "other", None),
         (None, "Bearer s3cret", []),
+        ("FAIL", "other", None),
+        ("FAIL", "Bearer s3cret", []),
         ("LOG", "other", ["log"]),
         ("LOG", "Bearer s3cret", []),
         ("ADD", "other", ["add"]),

@@ -182,6 +182,10 @@ REFUSED = [
         "must be a string",
         '"1"',
     ),
+    # kproxy's own fields, where they do not stand.
+    (rule(ingress=[{}], mode="audit"), "/0/mode", "not a field", "kproxy: {mode"),
+    (rule(ingress=[{}], audit=True), "/0/audit", "not a field", "kproxy: {mode: audit}"),
+    (np({"ingressDeny": [{}]}), "/spec/ingressDeny", "not a field", "no deny rules"),
     # Lists of objects.
     ([cnp(rule(ingress=[{}])), rule(ingress=[{}])], "/1", "in a list of objects", "a kind and a spec"),
     (
