@@ -84,6 +84,12 @@ class Request(Protocol):
         """(lower-case name, value) in order."""
 
 
+# Every line of the access log repeats it.
+_LONGEST_DESCRIPTION = 200
+
+
 def described(reason: str, description: str) -> str:
-    """A reason with what the author of the rule says it is for."""
-    return f"{reason} ({description})" if description else reason
+    """A reason with what the author of the rule says it is for, on one line and cut if it is long."""
+    text = " ".join(description.split())
+    short = text if len(text) <= _LONGEST_DESCRIPTION else text[: _LONGEST_DESCRIPTION - 1] + "…"
+    return f"{reason} ({short})" if short else reason

@@ -348,6 +348,15 @@ def test_verdicts_say_what_the_rule_is_for() -> None:
         assert ingress.decide(number(revision, TWEETS), TCP, port).reason.endswith("(jobs are read)")
 
 
+def test_a_long_description_is_cut() -> None:
+    """Each line of the log repeats it."""
+    ingress = [{"toPorts": [{"ports": [{"port": "80"}]}]}]
+    revision = compiled(rule(description="two\nlines " + "x" * 5000, ingress=ingress))
+    reason = revision.endpoint("hr", "jobs-api").ingress.decide(number(revision, TWEETS), TCP, 80).reason
+    assert reason.startswith("allowed by rule (two lines xxx")
+    assert (len(reason), reason[-2:]) == (218, "…)")
+
+
 def test_reserved_labels_in_a_selector_mean_no_namespace() -> None:
     """`reserved:host` selects the host from inside a namespaced policy."""
     spec = rule(ingress=[{"fromEndpoints": [{"matchLabels": {"reserved:host": ""}}]}])
