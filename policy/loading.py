@@ -161,6 +161,8 @@ def envelope(kind: str) -> Record[dict[str, Any]]:
 def _check_spec(at: Cursor, found: dict[str, Any]) -> None:
     if not at.value.get("spec") and not at.value.get("specs"):
         at.error("has no spec")
+    elif "spec" in at.value and not at.value["spec"]:
+        at.at("spec").error("is empty beside specs", "leave it out")
     if "description" in at.value:
         at.at("description").warn("a cluster drops a description here", "write it into the spec")
     if "metadata" in found and at.value.get("kind") == CCNP and "namespace" in found["metadata"]:

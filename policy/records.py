@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +13,15 @@ HTTP_PROTOCOLS = ("http", "grpc")
 # Bad request, not found, method not allowed, gone, not implemented (RFC 9110 sections 15.5 and 15.6): what
 # scanners are answered. 401 and 403 are not among them: a client may well need what it has to ask for.
 _NOTHING_THERE = frozenset((400, 404, 405, 410, 501))
-# What servers may read in more than one way (dot segments, empty ones, encoded slashes, dots and backslashes,
-# NUL): such a path is refused wherever a path rule is in force, so no rule can be made of it.
-_AMBIGUOUS = ("//", "/./", "/../", "\\", "%2f", "%2e", "%5c", "%00")
+# What servers may read in more than one way: dot segments, empty ones, backslashes; encoded slashes, backslashes
+# and control characters; plain characters encoded, percent signs encoded, and percent signs that encode nothing.
+# Such a path is refused wherever a path rule is in force (the parser's rule, which a test compares with this), so
+# no rule can be made of it.
+_AMBIGUOUS = re.compile(
+    r"/\.{1,2}(?=[/;]|\Z)|//|\\"
+    r"|%(?:2f|5c|[01][0-9a-f]|7f|3[0-9]|4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9ae]|2[de]|25[0-9a-f]{2}|(?![0-9a-f]{2}))",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +117,7 @@ def _record(line: Mapping[str, Any]) -> Record | str:
 
 def is_ambiguous(path: str) -> bool:
     """Whether servers may read a path in more than one way."""
-    plain = path.partition("?")[0].lower()
-    return any(part in plain for part in _AMBIGUOUS) or plain.endswith(("/.", "/.."))
+    return _AMBIGUOUS.search(path.partition("?")[0]) is not None
 
 
 def _port(line: Mapping[str, Any], direction: str) -> int | None:

@@ -168,6 +168,7 @@ REFUSED = [
     ({"kind": 3}, "", "has no kind", "CiliumNetworkPolicy"),
     # Objects.
     (cnp({}), "", "has no spec", ""),
+    (cnp({}) | {"specs": [rule(ingress=[{}])]}, "/spec", "is empty beside specs", "leave it out"),
     (cnp(rule(ingress=[{}])) | {"apiVersion": "cilium.io/v1"}, "/apiVersion", "must be cilium.io/v2", ""),
     (
         cnp(rule(ingress=[{}])) | {"kind": "CiliumNetworkPolicies"},
