@@ -157,10 +157,15 @@ def _elements(tokens: list[Token]) -> Iterator[Element]:
 
 
 def _slashes(tokens: list[Token]) -> Iterator[int]:
-    """Where each `/` of a match certainly stands, and the end, as far as that is certain."""
+    """Where each `/` of a match certainly stands, and the end, as far as that is certain.
+
+    A group that holds no `/` stands in one element, whatever it matches.
+    """
+    depth = 0
     for at, (token, following) in enumerate(zip_longest(tokens, tokens[1:])):
+        depth += (token.kind == "open") - (token.kind == "close")
         repeated = following is not None and following.kind == "quantifier"
-        if token.kind in ("open", "close", "either") or (token.plain == b"/" and repeated):
+        if token.plain == b"/" and (repeated or depth):
             return
         if token.kind == "class" and _may_be_slash(token.text):
             return

@@ -87,26 +87,34 @@ def _entity(name: str) -> Selector:
     return Selector((Requirement(labels.RESERVED, name, Operator.EXISTS),))
 
 
-# Everything that is not outside of the cluster: pods, nodes, the host, the API server.
-_CLUSTER = Selector((Requirement(labels.RESERVED, "world", Operator.DOES_NOT_EXIST),))
+# Everything that is not outside of the cluster: pods, nodes, the host; and the API server wherever it is.
+_CLUSTER = (
+    Selector((Requirement(labels.RESERVED, "world", Operator.DOES_NOT_EXIST),)),
+    _entity("kube-apiserver"),
+)
 _RESERVED = (
     *("world", "world-ipv4", "world-ipv6", "host", "remote-node", "kube-apiserver"),
     *("ingress", "health", "init", "unmanaged", "none"),
 )
-ENTITIES = {"all": EVERYTHING, "cluster": _CLUSTER} | {name: _entity(name) for name in _RESERVED}
+ENTITIES: dict[str, tuple[Selector, ...]] = {"all": (EVERYTHING,), "cluster": _CLUSTER} | {
+    name: (_entity(name),) for name in _RESERVED
+}
+"""What each entity selects: any of these (Cilium, entity.go: EntitySelectorMapping)."""
 
 _peer = Then(label_selector, in_scope)
 _blocks = cidr_block(
     cidrGroupRef=Unsupported("CiliumCIDRGroup objects are not read", "write the CIDRs here"),
     cidrGroupSelector=Unsupported("CiliumCIDRGroup objects are not read", "write the CIDRs here"),
 )
-_entities = Then(Choice(tuple(ENTITIES)), lambda at, name: ENTITIES[name])
+_entities = Then(
+    ListOf(Choice(tuple(ENTITIES))), lambda at, names: tuple(one for name in names for one in ENTITIES[name])
+)
 _cidrs: Then[Network, CidrBlock] = Then(cidr, lambda at, net: CidrBlock(net))
 _PEERS: dict[str, Shape[Any]] = {
     "Endpoints": ListOf(_peer),
     "CIDR": ListOf(_cidrs),
     "CIDRSet": ListOf(_blocks),
-    "Entities": ListOf(_entities),
+    "Entities": _entities,
     "Requires": Unsupported("Requires was removed from Cilium", "put the labels into the selectors"),
     "Nodes": Unsupported("node selectors are not supported", "use the entities host and remote-node"),
     "Groups": Unsupported("groups of cloud providers cannot be resolved on a node", "write CIDRs"),
@@ -178,7 +186,7 @@ _TLS = Unsupported("TLS is not intercepted: encrypted traffic cannot be judged b
 
 
 def _port_rule(at: Cursor, read: dict[str, Any]) -> PortRule:
-    return PortRule(at.rule_name, at.place, read["ports"], read.get("rules"))
+    return PortRule(at.rule_name, at.place, read["ports"], read.get("rules"), at.owner.description)
 
 
 def _check_l7(at: Cursor, read: dict[str, Any]) -> None:
@@ -222,7 +230,8 @@ def _peers_of(at: Cursor, read: dict[str, Any], word: str) -> tuple[PeerSelector
 
 def _rule_of(word: str) -> Any:
     def build(at: Cursor, read: dict[str, Any]) -> Rule:
-        return Rule(at.rule_name, at.place, _peers_of(at, read, word), read.get("toPorts") or None)
+        peers, ports = _peers_of(at, read, word), read.get("toPorts") or None
+        return Rule(at.rule_name, at.place, peers, ports, at.owner.description)
 
     return build
 
@@ -279,7 +288,7 @@ def _policy(at: Cursor, read: dict[str, Any]) -> Policy:
         egress=_direction(read, "egress"),
         section=at.owner.section,
         mode=read.get("kproxy", Mode.ENFORCE),
-        description=read.get("description", ""),
+        description=at.owner.description,
     )
 
 
@@ -307,6 +316,10 @@ rule: Record[Policy] = Record(
     _policy,
     required=("endpointSelector",),
     check=_check_says_something,
-    hints={"podSelector": "did you mean endpointSelector?"},
+    hints={
+        "podSelector": "did you mean endpointSelector?",
+        "mode": "write kproxy: {mode: …}",
+        "audit": "write kproxy: {mode: audit}",
+    },
 )
 """One rule as Cilium's API has it: `spec`, an item of `specs`, or an item of the classic list."""

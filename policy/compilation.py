@@ -17,9 +17,9 @@ from policy.identities import HOST, Address, Identities, Identity, Node, Prefix,
 from policy.indexes import TooCostly
 from policy.intervals import Answer, Claim, Default, Interval, Outcome, resolve
 from policy.lint import all_rules, lint_world
-from policy.model import EVERY_PORT, TCP, UDP, Direction, Mode, Policy, PortRule, PortSpec, Rule
+from policy.model import EVERY_PORT, TCP, UDP, Direction, HttpRule, Mode, Policy, PortRule, PortSpec, Rule
 from policy.selectors import LabelIndex, PeerSelector, members_of
-from policy.verdicts import Action, L4Verdict
+from policy.verdicts import Action, L4Verdict, described
 
 ALLOW_LOCALHOST = "allowLocalhost"
 """The name of the rule that lets the node reach its own workloads."""
@@ -158,7 +158,8 @@ def _port_names(policies: Iterable[Policy]) -> frozenset[str]:
 
 def _selecting(policies: Sequence[Policy], workloads: Sequence[Workload]) -> list[list[Policy]]:
     """For each workload the policies that select it."""
-    index = LabelIndex([labels.of_workload(one.namespace, one.labels) for one in workloads])
+    subjects = [policy.subject for policy in policies]
+    index = LabelIndex([labels.of_workload(one.namespace, one.labels) for one in workloads], subjects)
     selecting: list[list[Policy]] = [[] for _ in workloads]
     for policy in policies:
         for at in members_of(index.matching(policy.subject)):
@@ -189,24 +190,30 @@ class _Clause:
     def claims(self, ports: Mapping[str, int]) -> list[Claim]:
         """Its claims at a peer; port names that nobody there has claim nothing."""
         if self.rule.ports is None:
-            return self._claim(self.rule.name, EVERY_PORT, None, ports)
+            return self._claim(self.rule, EVERY_PORT, None, ports)
         return [
             claim
             for port in self.rule.ports
             for spec in port.ports
-            for claim in self._claim(port.name, spec, port, ports)
+            for claim in self._claim(port, spec, port.http, ports)
         ]
 
     def _claim(
-        self, name: str, spec: PortSpec, port: PortRule | None, ports: Mapping[str, int]
+        self,
+        place: Rule | PortRule,
+        spec: PortSpec,
+        http: tuple[HttpRule, ...] | None,
+        ports: Mapping[str, int],
     ) -> list[Claim]:
         first, last = spec.first, spec.last
         if spec.name:
             if spec.name not in ports:
                 return []
             first = last = ports[spec.name]
-        http = port.http if port else None
-        return [Claim(protocol, first, last, name, self.deny, self.mode, http) for protocol in spec.protocols]
+        return [
+            Claim(protocol, first, last, place.name, self.deny, self.mode, place.description, http)
+            for protocol in spec.protocols
+        ]
 
 
 _LOCALHOST = tuple(
@@ -311,7 +318,8 @@ class _Resolver:
                 return HttpRules((), (), Miss(answer.rule, ""), open_by=answer.rule)
         rules = [*answer.allow, *answer.deny]
         count = f"{len(answer.allow)} rules" if len(answer.allow) != 1 else "rule"
-        miss = Miss(answer.place, f"default deny: the {count} allowing requests here did not match")
+        reason = f"default deny: the {count} allowing requests here did not match"
+        miss = Miss(answer.place, described(reason, answer.description))
         try:
             return HttpRules(answer.allow, answer.deny, miss, open_by=answer.open_by, secrets=self._secrets)
         except TooCostly as cost:
@@ -319,12 +327,11 @@ class _Resolver:
 
 
 def _default(word: str, policies: Sequence[Policy]) -> Default:
-    def first(mode: Mode) -> str:
-        names = (
-            f"{policy.name}#{policy.section}{word}"
-            for policy in policies
-            if policy.mode is mode and getattr(policy, word).default_deny
-        )
-        return next(names, "")
-
-    return Default(first(Mode.ENFORCE), first(Mode.AUDIT))
+    """Of each mode the first policy that brings default deny is named."""
+    first: dict[Mode, Policy] = {}
+    for policy in policies:
+        if getattr(policy, word).default_deny:
+            first.setdefault(policy.mode, policy)
+    names = {mode: f"{policy.name}#{policy.section}{word}" for mode, policy in first.items()}
+    named = first.get(Mode.ENFORCE) or first.get(Mode.AUDIT)
+    return Default(names.get(Mode.ENFORCE, ""), names.get(Mode.AUDIT, ""), named.description if named else "")

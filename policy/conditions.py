@@ -58,26 +58,42 @@ def _host_before(middle: Callable[[bytes], Any], end: int) -> Condition:
     return lambda request: middle(request.host[:end])
 
 
-def of_path(rule: HttpRule, *, head_known: bool = False) -> Condition | None:
+def of_path(rule: HttpRule, *, head_known: bool = False, tail_known: bool = False) -> Condition | None:
     """The path matches: a pattern with its query string, `pathExact` and `pathPrefix` without.
 
-    `head_known`: the path is known to begin with the pattern's head.
+    `head_known`, `tail_known`: the path is known to begin with the pattern's head, to end with its suffix.
     """
     if rule.path is not None:
+        if tail_known and head_known and rule.path.suffix:
+            return _path_between(rule.path.middle_matcher(), len(rule.path.head), len(rule.path.suffix))
         if head_known and rule.path.head:
             return _path_from(rule.path.rest_matcher(), len(rule.path.head))
         return _path(rule.path)
     if rule.path_exact is not None:
-        exact = rule.path_exact
-        return lambda request: request.path.partition(b"?")[0] == exact
+        return _begins(rule.path_exact, _WHOLE) if not head_known else _ends(len(rule.path_exact), _WHOLE)
     if rule.path_prefix is not None:
-        return _below(rule.path_prefix)
+        return _begins(rule.path_prefix, _PART) if not head_known else _ends(len(rule.path_prefix), _PART)
     return None
+
+
+# What may follow a path that is meant whole, and one that others may stand below.
+_WHOLE = (b"", b"?")
+_PART = (b"", b"/", b"?")
 
 
 @_shared
 def _path_from(rest: Callable[[bytes], Any], after: int) -> Condition:
     return lambda request: rest(request.path[after:])
+
+
+@_shared
+def _path_between(middle: Callable[[bytes], Any], head: int, tail: int) -> Condition:
+    def between(request: Request) -> Any:
+        path = request.path
+        # What is head and what is suffix must not be the same bytes.
+        return len(path) >= head + tail and middle(path[head : len(path) - tail])
+
+    return between
 
 
 def of_path_around(pattern: Pattern, element: Element) -> Condition:
@@ -119,21 +135,28 @@ def all_of(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
     return conditions
 
 
-def _below(prefix: bytes) -> Condition:
+@_shared
+def _begins(begin: bytes, then: tuple[bytes, ...]) -> Condition:
     """Whole path elements: `/jobs` covers `/jobs` and `/jobs/1`, not `/jobsearch` (as in Gateway API)."""
-    after = len(prefix)
+    after = len(begin)
 
-    def below(request: Request) -> bool:
+    def begins(request: Request) -> bool:
         path = request.path
-        return path.startswith(prefix) and path[after : after + 1] in (b"", b"/", b"?")
+        return path.startswith(begin) and path[after : after + 1] in then
 
-    return below
+    return begins
 
 
-def of_rest(rule: HttpRule, *, deny: bool) -> tuple[Condition, ...]:
-    """Headers and query parameters."""
-    headers = [_header(test, deny=deny) for test in rule.headers]
-    return (*headers, *(_query(test, deny=deny) for test in rule.query))
+@_shared
+def _ends(after: int, then: tuple[bytes, ...]) -> Condition:
+    """The same, given that the path begins so."""
+    return lambda request: request.path[after : after + 1] in then
+
+
+def of_rest(rule: HttpRule, *, deny: bool, known: HeaderTest | None = None) -> tuple[Condition, ...]:
+    """Headers and query parameters; `known`: a header that is known to have its value."""
+    headers = [_header(test, deny) for test in rule.headers if test != known]
+    return (*headers, *(_query(test, deny) for test in rule.query))
 
 
 def values_of(headers: Headers, name: bytes) -> list[bytes]:
@@ -141,7 +164,8 @@ def values_of(headers: Headers, name: bytes) -> list[bytes]:
     return [value for key, value in headers if key == name]
 
 
-def _header(test: HeaderTest, *, deny: bool) -> Condition:
+@_shared
+def _header(test: HeaderTest, deny: bool) -> Condition:
     """A repeated header: an allow rule compares the joined value (as Envoy does), a deny rule each."""
     name, wanted = test.name, test.value
     if wanted is None:
@@ -200,7 +224,8 @@ def parameters(path: bytes, separators: str = "&") -> Parameters:
     return Parameters(values, readable)
 
 
-def _query(test: QueryTest, *, deny: bool) -> Condition:
+@_shared
+def _query(test: QueryTest, deny: bool) -> Condition:
     """A parameter: allow rules want each of its values to match, deny rules any, or one that is unreadable.
 
     Some servers separate parameters at semicolons too, so a deny rule looks at both readings.

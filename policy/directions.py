@@ -11,7 +11,7 @@ from policy.errors import PolicyError
 from policy.httprules import AuditedRules, HttpRules
 from policy.intervals import Default, Interval
 from policy.model import PROTOCOL_NAMES, TCP
-from policy.verdicts import Action, L4Verdict
+from policy.verdicts import Action, L4Verdict, described
 
 Judges = HttpRules | AuditedRules
 
@@ -113,7 +113,7 @@ class DirectionPolicy:
         service = f"{port}/{PROTOCOL_NAMES.get(protocol, protocol)}"
         policy = self._basis.denied_by.partition("#")[0]
         reason = f"default deny: no {self._word} rule of {policy} allows {who} on {service}"
-        return L4Verdict(Action.DENY, self._basis.denied_by, reason)
+        return L4Verdict(Action.DENY, self._basis.denied_by, described(reason, self._basis.description))
 
     def http(self, identity: int, port: int) -> Judges:
         """What judges the requests of a connection that `decide` redirects.
@@ -139,7 +139,9 @@ class DirectionPolicy:
 
 def _default_verdict(word: str, default: Default) -> L4Verdict:
     if default.denied_by:
-        return L4Verdict(Action.DENY, default.denied_by, f"default deny: no {word} rule allows it")
+        reason = described(f"default deny: no {word} rule allows it", default.description)
+        return L4Verdict(Action.DENY, default.denied_by, reason)
     if default.audited_by:
-        return L4Verdict(Action.PASS, default.audited_by, f"audit: no {word} rule allows it", audit=True)
+        reason = described(f"audit: no {word} rule allows it", default.description)
+        return L4Verdict(Action.PASS, default.audited_by, reason, audit=True)
     return L4Verdict(Action.PASS, "", f"no policy brings default deny for {word}")

@@ -2,7 +2,7 @@
 
 Rules become a tree of indexes. Each level answers one question that all rules below it ask: a look-up by
 value where rules name plain words (method, host, path, a header), a search among literal prefixes where path
-patterns begin with one (`/jobs/` of `/jobs/[0-9]+`), one RE2 set where patterns remain. At a leaf is
+patterns begin or end with one (`/jobs/` of `/jobs/[0-9]+`), one RE2 set where patterns remain. At a leaf is
 a handful of rules, tested one by one for what no index has answered.
 """
 
@@ -19,7 +19,7 @@ from policy import conditions
 from policy.anatomy import Element
 from policy.conditions import Condition
 from policy.indexes import MAX_STEPS, ByPatterns, ByPrefix, ByWord, Leaf, Leaves, Node, TooCostly
-from policy.model import HttpRule
+from policy.model import HeaderTest, HttpRule
 from policy.patterns import Pattern
 from policy.verdicts import Judgement, Request
 
@@ -38,6 +38,8 @@ class _Item:
     answered: frozenset[str] = frozenset()
     element: Element | None = None
     """The plain path element by which it was found."""
+    header: HeaderTest | None = None
+    """The header by whose value it was found."""
 
     def without(self, question: str) -> _Item:
         return replace(self, answered=self.answered | {question})
@@ -54,14 +56,16 @@ class _Item:
             else conditions.of_host(self.rule, suffix_known="suffix" in self.answered),
             None if "path" in self.answered else self._path(),
         ]
-        rest = conditions.of_rest(self.rule, deny=self.deny)
+        rest = conditions.of_rest(self.rule, deny=self.deny, known=self.header)
         together = conditions.all_of((*(one for one in asked if one is not None), *rest))
         return Leaf(together, self.answer, self.order, self.steps)
 
     def _path(self) -> Condition | None:
         if self.element is not None and self.rule.path is not None:
             return conditions.of_path_around(self.rule.path, self.element)
-        return conditions.of_path(self.rule, head_known="head" in self.answered)
+        return conditions.of_path(
+            self.rule, head_known="head" in self.answered, tail_known="tail" in self.answered
+        )
 
     @property
     def steps(self) -> int:
@@ -164,7 +168,7 @@ def _by_element(items: list[_Item]) -> Node:
             texts.setdefault(one.place, set()).add(one.text)
     place = max(texts, key=lambda one: len(texts[one]), default=0)
     if len(texts.get(place, ())) <= FEW:
-        return _by_header(items)
+        return _by_path_tail(items)
     table: dict[bytes, list[_Item]] = {}
     others: list[_Item] = []
     for item in items:
@@ -174,7 +178,7 @@ def _by_element(items: list[_Item]) -> Node:
         else:
             table.setdefault(element.text, []).append(replace(item, element=element))
     nodes = {text: _by_header(own) for text, own in table.items()}
-    return ByWord(partial(_element_of, place), nodes, _by_header(others) if others else None)
+    return ByWord(partial(_element_of, place), nodes, _by_path_tail(others) if others else None)
 
 
 def _elements(item: _Item) -> tuple[Element, ...]:
@@ -185,6 +189,23 @@ def _elements(item: _Item) -> tuple[Element, ...]:
 def _element_of(place: int, request: Request) -> bytes | None:
     parts = request.path.split(b"/", place + 1)
     return parts[place] if place < len(parts) else None
+
+
+def _by_path_tail(items: list[_Item]) -> Node:
+    """By the plain text that paths end with, read backwards."""
+    if len(items) <= FEW:
+        return _leaves(items)
+    keyed = [(_path_tail(item)[::-1], item.without("tail")) for item in items]
+    return _by_prefixes(keyed, _path_backwards, _by_header)
+
+
+def _path_tail(item: _Item) -> bytes:
+    pattern = item.open_pattern("path")
+    return pattern.suffix if pattern else b""
+
+
+def _path_backwards(request: Request) -> bytes:
+    return request.path[::-1]
 
 
 def _path_head(rule: HttpRule) -> bytes:
@@ -227,8 +248,13 @@ def _by_header(items: list[_Item]) -> Node:
     table: dict[bytes, list[_Item]] = {}
     others: list[_Item] = []
     for item in items:
-        value = next((test.value for test in item.rule.headers if test.name == name and test.value), None)
-        (others if value is None else table.setdefault(value, [])).append(item)
+        test = next(
+            (test for test in item.rule.headers if test.name == name and test.value is not None), None
+        )
+        if test is None or test.value is None:
+            others.append(item)
+        else:
+            table.setdefault(test.value, []).append(replace(item, header=test))
     nodes = {value: _by_patterns(found) for value, found in table.items()}
     get = partial(_header_value, name)
     return ByWord(get, nodes, _by_patterns(others) if others else None)

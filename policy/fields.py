@@ -11,10 +11,8 @@ from policy.model import LAST_PORT, TCP, UDP, PortSpec
 from policy.selectors import CidrBlock, Network, Operator, Requirement, Selector, equals, selector
 from policy.shapes import Anything, Choice, Cursor, ListOf, MapOf, Number, Record, Shape, Text, Then
 
-_key = Text(
-    r"(?:[a-z0-9_-]+:)?(?:[A-Za-z0-9](?:[-A-Za-z0-9.]*[A-Za-z0-9])?/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?",
-    "is not a label key (letters, digits, - _ . and at most one /)",
-)
+_KEY = r"(?:[A-Za-z0-9](?:[-A-Za-z0-9.]*[A-Za-z0-9])?/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"
+_NO_KEY = "is not a label key (letters, digits, - _ . and at most one /)"
 _value = Text(
     r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?)?",
     "is not a label value (letters, digits, - _ ., a letter or digit at both ends)",
@@ -29,11 +27,6 @@ _OTHER_PROTOCOLS = {
 }
 
 
-def _expression(at: Cursor, read: dict[str, Any]) -> Requirement:
-    source, key = labels.split_key(read["key"], labels.ANY)
-    return Requirement(source, key, Operator(read["operator"]), tuple(sorted(set(read.get("values", ())))))
-
-
 def _check_expression(at: Cursor, read: dict[str, Any]) -> None:
     if read.get("operator") in ("In", "NotIn") and not at.value.get("values"):
         at.error(f"{read['operator']} needs values")
@@ -41,35 +34,42 @@ def _check_expression(at: Cursor, read: dict[str, Any]) -> None:
         at.at("values").error(f"{read['operator']} takes no values")
 
 
-def _selector(at: Cursor, read: dict[str, Any]) -> Selector:
-    wanted = [
-        equals(key, value, source)
-        for (source, key), value in (
-            (labels.split_key(name, labels.ANY), value) for name, value in read.get("matchLabels", {}).items()
+def _selector(source: str, key: Text) -> Record[Selector]:
+    """matchLabels and matchExpressions; keys that name no source are of this one."""
+
+    def expression(at: Cursor, read: dict[str, Any]) -> Requirement:
+        origin, name = labels.split_key(read["key"], source)
+        return Requirement(
+            origin, name, Operator(read["operator"]), tuple(sorted(set(read.get("values", ()))))
         )
-    ]
-    return selector([*wanted, *read.get("matchExpressions", ())])
 
+    def build(at: Cursor, read: dict[str, Any]) -> Selector:
+        wanted = [
+            equals(name, value, origin)
+            for full, value in read.get("matchLabels", {}).items()
+            for origin, name in [labels.split_key(full, source)]
+        ]
+        return selector([*wanted, *read.get("matchExpressions", ())])
 
-_expressions = ListOf(
-    Record(
-        {
-            "key": _key,
-            "operator": Choice(tuple(one.value for one in Operator)),
-            "values": ListOf(_value),
-        },
-        _expression,
+    operator = Choice(tuple(one.value for one in Operator))
+    expressions = Record(
+        {"key": key, "operator": operator, "values": ListOf(_value)},
+        expression,
         required=("key", "operator"),
         check=_check_expression,
     )
-)
+    return Record(
+        {"matchLabels": MapOf(key, _value), "matchExpressions": ListOf(expressions)},
+        build,
+        hints={"labels": "did you mean matchLabels?"},
+        description="Selects by labels; {} selects everything in its scope.",
+    )
 
-label_selector: Record[Selector] = Record(
-    {"matchLabels": MapOf(_key, _value), "matchExpressions": _expressions},
-    _selector,
-    hints={"labels": "did you mean matchLabels?"},
-    description="Selects by labels; {} selects everything in its scope.",
-)
+
+label_selector = _selector(labels.ANY, Text(rf"(?:[a-z0-9_-]+:)?{_KEY}", _NO_KEY))
+"""Cilium's: a key may name its source, and means every source if it does not."""
+pod_selector = _selector(labels.K8S, Text(_KEY, _NO_KEY))
+"""Kubernetes': keys have no source, and labels are those of its objects."""
 
 
 def network(at: Cursor, text: str) -> Network | None:

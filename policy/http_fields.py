@@ -76,7 +76,8 @@ def _check_header_match(at: Cursor, read: dict[str, Any]) -> None:
     edits = read.get("mismatch") in ("ADD", "REPLACE")
     if edits and not read.get("value") and "secret" not in at.value:
         at.error(f"{read['mismatch']} needs a value or a secret to put into the header")
-    if read.get("mismatch") and read.get("name", "").lower() in _FRAMING:
+    rewrites = edits or read.get("mismatch") == "DELETE"
+    if rewrites and read.get("name", "").lower() in _FRAMING:
         at.at("name").error(
             f"{read['name']} frames or routes the message; rewriting it would change what is read"
         )
@@ -100,7 +101,7 @@ header_matches = ListOf(
     Record(
         {
             "name": Text(TOKEN, "is not a header name"),
-            "mismatch": Choice(("LOG", "ADD", "DELETE", "REPLACE")),
+            "mismatch": Choice(tuple(one.value for one in Mismatch)),
             "value": Text(rf"(?:{HEADER_VALUE})?", "is not a header value (visible ASCII, blanks inside)"),
             "secret": _secret,
         },
@@ -142,7 +143,7 @@ def _rule(at: Cursor, read: dict[str, Any]) -> HttpRule:
         path_exact=None if exact is None else exact.encode(),
         path_prefix=None if begins is None else begins.rstrip("/").encode(),
         query=read.get("query", ()),
-        description=read.get("description", ""),
+        description=read.get("description") or at.owner.description,
     )
 
 

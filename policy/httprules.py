@@ -9,7 +9,7 @@ from typing import Protocol
 from policy import engine
 from policy.conditions import joined
 from policy.model import HeaderMatch, HttpRule, Mismatch
-from policy.verdicts import HeaderEdit, Judgement, Request
+from policy.verdicts import HeaderEdit, Judgement, Request, described
 
 Secrets = Mapping[str, bytes]
 """Values by `namespace/name`."""
@@ -63,9 +63,14 @@ class HttpRules:
         denials = list(deny)
         self.rules = (*usable, *denials)
         self.path_judged = any(rule.judges_path for rule in self.rules)
-        self._allowed = [self._answer("allow", rule.name, "allowed by rule") for rule in usable]
+        self._allowed = [
+            self._answer("allow", rule.name, described("allowed by rule", rule.description))
+            for rule in usable
+        ]
         self._allow = engine.build(usable, self._allowed)
-        denied = [self._answer("deny", rule.name, "denied by rule") for rule in denials]
+        denied = [
+            self._answer("deny", rule.name, described("denied by rule", rule.description)) for rule in denials
+        ]
         self._deny = engine.build(denials, denied, deny=True) if denials else None
         self._otherwise = self._answer("deny", miss.rule, miss.reason)
         self._open = None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from policy.model import HttpRule, Mode
-from policy.verdicts import Action
+from policy.verdicts import Action, described
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Claim:
     rule: str
     deny: bool
     mode: Mode
+    description: str = ""
     http: tuple[HttpRule, ...] | None = None
     """None: about everything; else only about these requests."""
 
@@ -35,6 +36,8 @@ class Default:
 
     denied_by: str = ""
     audited_by: str = ""
+    description: str = ""
+    """What that policy says it is for."""
 
     @property
     def allows(self) -> bool:
@@ -53,6 +56,8 @@ class Answer:
     deny: tuple[HttpRule, ...] = ()
     open_by: str | None = None
     """With REDIRECT: the rule that allows every request that no deny rule matches."""
+    description: str = ""
+    """With REDIRECT: what that policy says it is for."""
     place: str = ""
     """With REDIRECT: where in the rules a request that nothing allows was to be allowed."""
 
@@ -122,26 +127,27 @@ def _sweep(protocol: int, claims: Sequence[Claim], default: Default) -> Iterable
 
 
 def _outcome(claims: Sequence[Claim], default: Default) -> Outcome:
-    every = _answer(claims, default.denied_by or default.audited_by)
+    every = _answer(claims, default.denied_by or default.audited_by, default.description)
     if not default.audited_by and all(claim.mode is Mode.ENFORCE for claim in claims):
         return Outcome(every, every)
-    return Outcome(every, _answer([c for c in claims if c.mode is Mode.ENFORCE], default.denied_by))
+    enforced = [claim for claim in claims if claim.mode is Mode.ENFORCE]
+    return Outcome(every, _answer(enforced, default.denied_by, default.description))
 
 
-def _answer(claims: Sequence[Claim], denied_by: str) -> Answer:
+def _answer(claims: Sequence[Claim], denied_by: str, description: str) -> Answer:
     denials = [claim for claim in claims if claim.deny]
     for claim in denials:
         if claim.http is None:
-            return Answer(Action.DENY, claim.rule, "denied by rule")
+            return Answer(Action.DENY, claim.rule, described("denied by rule", claim.description))
     deny = tuple(rule for claim in denials for rule in claim.http or ())
     allows = [claim for claim in claims if not claim.deny]
     for claim in allows:
         if claim.http is None:
-            return _open(claim.rule, "allowed by rule", deny)
+            return _open(claim.rule, described("allowed by rule", claim.description), deny)
     if allows:
         return _judged(allows, deny)
     if denied_by:
-        return Answer(Action.DENY, denied_by, "default deny: no rule allows it")
+        return Answer(Action.DENY, denied_by, described("default deny: no rule allows it", description))
     return _open("", "no policy brings default deny", deny)
 
 
@@ -154,5 +160,6 @@ def _open(rule: str, reason: str, deny: tuple[HttpRule, ...]) -> Answer:
 def _judged(allows: Sequence[Claim], deny: tuple[HttpRule, ...]) -> Answer:
     allow = tuple(rule for claim in allows for rule in claim.http or ())
     more = f" (and {len(allows) - 1} more)" if len(allows) > 1 else ""
-    reason = f"its requests are judged by {allows[0].rule}{more}"
-    return Answer(Action.REDIRECT, allows[0].rule, reason, allow, deny, place=allows[0].rule)
+    first = allows[0]
+    reason = f"its requests are judged by {first.rule}{more}"
+    return Answer(Action.REDIRECT, first.rule, reason, allow, deny, None, first.description, first.rule)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from policy import labels
-from policy.fields import PORT_NAME, PROTOCOLS, check_range, cidr_block, end_port, label_selector, port_spec
+from policy.fields import PORT_NAME, PROTOCOLS, check_range, cidr_block, end_port, pod_selector, port_spec
 from policy.model import LAST_PORT, Direction, Mode, Policy, PortRule, PortSpec, Rule
 from policy.selectors import PeerSelector, Requirement, Selector, equals, exists, selector
 from policy.shapes import Choice, Cursor, ListOf, Number, Record, Text
@@ -21,7 +21,7 @@ def _of_namespaces(one: Selector) -> tuple[Requirement, ...]:
 
     Whatever has no namespace is not selected, by NotIn and DoesNotExist neither.
     """
-    on_labels = (replace(r, source=labels.K8S, key=labels.NAMESPACE_LABELS + r.key) for r in one.requirements)
+    on_labels = (replace(r, key=labels.NAMESPACE_LABELS + r.key) for r in one.requirements)
     return (exists(labels.NAMESPACE, labels.K8S), *on_labels)
 
 
@@ -67,7 +67,7 @@ _ports = ListOf(
 )
 _peers = ListOf(
     Record(
-        {"podSelector": label_selector, "namespaceSelector": label_selector, "ipBlock": cidr_block()},
+        {"podSelector": pod_selector, "namespaceSelector": pod_selector, "ipBlock": cidr_block()},
         _peer,
         check=_check_peer,
     )
@@ -77,8 +77,9 @@ _peers = ListOf(
 def _rule(at: Cursor, read: dict[str, Any]) -> Rule:
     peers = read.get("from") or read.get("to") or None
     ports = read.get("ports") or None
-    allowed = None if ports is None else (PortRule(f"{at.rule_name}.ports", at.place, ports),)
-    return Rule(at.rule_name, at.place, peers, allowed)
+    about = at.owner.description
+    allowed = None if ports is None else (PortRule(f"{at.rule_name}.ports", at.place, ports, None, about),)
+    return Rule(at.rule_name, at.place, peers, allowed, about)
 
 
 _HINTS = {
@@ -93,8 +94,11 @@ def _rules(word: str) -> ListOf[Rule]:
 
 
 def _direction(read: dict[str, Any], name: str) -> Direction:
-    """A NetworkPolicy without policyTypes is about ingress, and about egress if it has rules for it."""
-    default = ("Ingress", "Egress") if "egress" in read else ("Ingress",)
+    """A NetworkPolicy without policyTypes is about ingress, and about egress if it has rules for it.
+
+    An empty `egress` is no rule (Kubernetes, SetDefaults_NetworkPolicy).
+    """
+    default = ("Ingress", "Egress") if read.get("egress") else ("Ingress",)
     if name not in (read.get("policyTypes") or default):
         return Direction()
     return Direction(True, read.get(name.lower(), ()))
@@ -109,12 +113,15 @@ def _policy(at: Cursor, read: dict[str, Any]) -> Policy:
         subject=read.get("podSelector", Selector()).and_also(own),
         ingress=_direction(read, "Ingress"),
         egress=_direction(read, "Egress"),
+        description=at.owner.description,
         mode=read.get("kproxy", Mode.ENFORCE),
     )
 
 
 def _check_types(at: Cursor, read: dict[str, Any]) -> None:
     types = read.get("policyTypes")
+    if not types and at.value.get("egress") == []:
+        at.at("egress").warn("is empty, which is no rule", "to deny all egress write policyTypes: [Egress]")
     for key in ("ingress", "egress"):
         if types and read.get(key) and key.capitalize() not in types:
             at.at(key).error(f"has rules, but policyTypes does not name {key.capitalize()}")
@@ -122,7 +129,7 @@ def _check_types(at: Cursor, read: dict[str, Any]) -> None:
 
 spec: Record[Policy] = Record(
     {
-        "podSelector": label_selector,
+        "podSelector": pod_selector,
         "policyTypes": ListOf(Choice(("Ingress", "Egress"))),
         "ingress": _rules("from"),
         "egress": _rules("to"),
@@ -134,5 +141,9 @@ spec: Record[Policy] = Record(
     },
     _policy,
     check=_check_types,
-    hints={"endpointSelector": "did you mean podSelector?"},
+    hints={
+        "endpointSelector": "did you mean podSelector?",
+        "ingressDeny": "a NetworkPolicy has no deny rules: write a CiliumNetworkPolicy",
+        "egressDeny": "a NetworkPolicy has no deny rules: write a CiliumNetworkPolicy",
+    },
 )

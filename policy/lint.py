@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, combinations, product
-from typing import Any
+from itertools import chain
 
 from policy import labels
-from policy.anatomy import tokens
 from policy.errors import Problem
 from policy.identities import Workload
-from policy.model import EVERY_PORT, Direction, HttpRule, Policy, PortRule, PortSpec, Rule
+from policy.lint_http import lint_requests
+from policy.model import EVERY_PORT, Direction, Mode, Place, Policy, PortRule, PortSpec, Rule
 from policy.selectors import EVERYTHING, LabelIndex, Selector
 
 
@@ -23,11 +22,10 @@ def lint(policies: Sequence[Policy]) -> list[Problem]:
     found: list[Problem] = []
     for rule in all_rules(policies):
         for port in rule.ports or ():
-            for http in port.http or ():
-                found += _patterns(http)
-            found += _shadowed_requests(port)
+            found += lint_requests(port.http or ())
     for clauses in _by_subject(policies):
         found += _widened(clauses)
+        found += _covered(clauses)
         found += _denied_whole(clauses)
     return found
 
@@ -35,10 +33,10 @@ def lint(policies: Sequence[Policy]) -> list[Problem]:
 def lint_world(policies: Sequence[Policy], workloads: Sequence[Workload]) -> list[Problem]:
     """What can be said once it is known who is there: selectors that select nothing, port names nobody has."""
     known = [labels.of_workload(one.namespace, one.labels) for one in workloads]
-    subjects = LabelIndex(known)
-    peers = LabelIndex(
-        [*known, labels.reserved("host"), labels.reserved("world", "world-ipv4", "world-ipv6")]
-    )
+    reserved = [labels.reserved("host"), labels.reserved("world", "world-ipv4", "world-ipv6")]
+    meant = {peer for rule in all_rules(policies) for peer in rule.peers or ()}
+    subjects = LabelIndex(known, [policy.subject for policy in policies])
+    peers = LabelIndex([*known, *reserved], [one for one in meant if isinstance(one, Selector)])
     found: list[Problem] = []
     for policy in policies:
         if not subjects.matching(policy.subject):
@@ -77,79 +75,6 @@ def _absent_port_names(policies: Iterable[Policy], names: set[str]) -> list[Prob
     ]
 
 
-def _patterns(rule: HttpRule) -> Iterator[Problem]:
-    path, host, method = rule.path, rule.host, rule.method
-    for word in path.words if path else ():
-        if word.endswith(b"/") and len(word) > 1:
-            text = word.decode()
-            yield _in(rule, "path", f"matches the path {text} itself and nothing below it", f"write {text}.*")
-    starts = [*path.words, path.head] if path else []
-    if any(word and not word.startswith((b"/", b"*")) for word in starts):
-        yield _in(rule, "path", f"{path} matches no path: all of a path is matched, and it begins with /")
-    if host is not None and _bare_dot(host.source):
-        yield _in(rule, "host", f"the dots of {host} match any character", r"write \. for a dot")
-    for word in method.words if method else ():
-        if word != word.upper():
-            yield _in(
-                rule, "method", f"methods are upper case: {word.decode()} is never sent", "write upper case"
-            )
-
-
-def _in(rule: HttpRule, name: str, message: str, mend: str = "") -> Problem:
-    place = rule.place
-    pointer = f"{place.pointer}/{name}"
-    return Problem(place.file, place.line_of(pointer), pointer, message, mend)
-
-
-def _bare_dot(source: bytes) -> bool:
-    """Whether a `.` that is not repeated stands between letters or digits."""
-    cut = tokens(source.removeprefix(b"^").removesuffix(b"$")) or []
-    return any(
-        dot.text == b"." and before.plain.isalnum() and after.plain.isalnum()
-        for before, dot, after in zip(cut, cut[1:], cut[2:], strict=False)
-    )
-
-
-Conditions = tuple[Any, Any, Any, frozenset[Any]]
-"""Method, host, path (None: any), and the tests of headers and query parameters."""
-
-# A rule tests few headers; each more doubles the look-ups of what could cover it.
-_MOST_TESTS = 6
-
-
-def _shadowed_requests(port: PortRule) -> Iterator[Problem]:
-    """Rules of one list that match nothing that another of them does not, found by look-up: lists are long."""
-    plain = [(at, rule) for at, rule in enumerate(port.http or ()) if not rule.header_matches]
-    first: dict[Conditions, int] = {}
-    for at, rule in plain:
-        first.setdefault(_conditions(rule), at)
-    for at, rule in plain:
-        wider = (first.get(wide, at) for wide in _wider(_conditions(rule)))
-        other = next((found for found in wider if found != at), None)
-        if other is not None and port.http:
-            yield rule.place.problem(f"decides nothing: {port.http[other].name} matches all that it does")
-
-
-def _conditions(rule: HttpRule) -> Conditions:
-    everywhere = rule.path is not None and rule.path.text in (".*", "/.*")
-    path = None if everywhere else rule.path or rule.path_exact or _prefix_key(rule)
-    return rule.method, rule.host, path, frozenset((*rule.headers, *rule.query))
-
-
-def _prefix_key(rule: HttpRule) -> tuple[str, bytes] | None:
-    return None if not rule.path_prefix else ("prefix", rule.path_prefix)
-
-
-def _wider(own: Conditions) -> Iterator[Conditions]:
-    """All conditions that are these, or leave some of them out."""
-    method, host, path, tests = own
-    kept = [frozenset(some) for n in range(len(tests) + 1) for some in combinations(tests, n)]
-    if len(tests) > _MOST_TESTS:
-        kept = [frozenset(), tests]
-    for parts in product({method, None}, {host, None}, {path, None}):
-        yield from ((*parts, some) for some in kept)
-
-
 @dataclass(frozen=True, slots=True)
 class _Clause:
     """One place where a rule speaks of ports, with the rule around it."""
@@ -157,6 +82,11 @@ class _Clause:
     rule: Rule
     port: PortRule | None
     deny: bool
+    mode: Mode
+
+    @property
+    def place(self) -> Place:
+        return self.port.place if self.port else self.rule.place
 
     @property
     def name(self) -> str:
@@ -176,14 +106,14 @@ def _by_subject(policies: Iterable[Policy]) -> Iterator[list[_Clause]]:
     together: dict[tuple[Selector, str], list[_Clause]] = {}
     for policy in policies:
         for word, direction in (("ingress", policy.ingress), ("egress", policy.egress)):
-            together.setdefault((policy.subject, word), []).extend(_clauses(direction))
+            together.setdefault((policy.subject, word), []).extend(_clauses(direction, policy.mode))
     yield from together.values()
 
 
-def _clauses(direction: Direction) -> Iterator[_Clause]:
+def _clauses(direction: Direction, mode: Mode) -> Iterator[_Clause]:
     for deny, rules in ((False, direction.allow), (True, direction.deny)):
         for rule in rules:
-            yield from (_Clause(rule, port, deny) for port in rule.ports or (None,))
+            yield from (_Clause(rule, port, deny, mode) for port in rule.ports or (None,))
 
 
 # Every rule of an endpoint is compared with this many others, so that ten thousand take a second, not minutes.
@@ -201,6 +131,28 @@ def _widened(clauses: Sequence[_Clause]) -> Iterator[Problem]:
                 yield judged.port.place.problem(message, "give that rule http rules too, or other peers")
 
 
+def _covered(clauses: Sequence[_Clause]) -> Iterator[Problem]:
+    """Rules without requests that say nothing which a wider one does not; of two equal ones the later."""
+    plain = [one for one in clauses if not one.judges and one.rule.peers != ()]
+    about: dict[tuple[object, ...], list[tuple[int, _Clause]]] = {}
+    for at, one in enumerate(plain):
+        for peer in one.rule.peers or (EVERYTHING,):
+            about.setdefault((one.deny, one.mode, peer), []).append((at, one))
+    for at, narrow in enumerate(plain):
+        # Whatever covers a rule is about the first of its peers as well, or about everyone.
+        peers = {EVERYTHING: None} | dict.fromkeys((narrow.rule.peers or ())[:1])
+        near = chain(*(about.get((narrow.deny, narrow.mode, peer), ())[:_MOST_COMPARED] for peer in peers))
+        covering = (
+            one
+            for other, one in near
+            if other != at and _contains(one, narrow) and (other < at or not _contains(narrow, one))
+        )
+        wide = next(covering, None)
+        if wide is not None:
+            done = "denies" if narrow.deny else "allows"
+            yield narrow.place.problem(f"decides nothing: {wide.name} {done} all that it does")
+
+
 def _denied_whole(clauses: Sequence[_Clause]) -> Iterator[Problem]:
     """Allow rules of which a deny rule leaves nothing."""
     denials = [one for one in clauses if one.deny and not one.judges][:_MOST_COMPARED]
@@ -208,8 +160,7 @@ def _denied_whole(clauses: Sequence[_Clause]) -> Iterator[Problem]:
         if not allowed.deny:
             wide = next((one for one in denials if _contains(one, allowed)), None)
             if wide is not None:
-                place = allowed.port.place if allowed.port else allowed.rule.place
-                yield place.problem(f"allows nothing: {wide.name} denies all of it")
+                yield allowed.place.problem(f"allows nothing: {wide.name} denies all of it")
 
 
 def _meets(wide: _Clause, narrow: _Clause) -> bool:

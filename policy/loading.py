@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from policy import cilium, engine, kubernetes
@@ -14,7 +14,7 @@ from policy.indexes import TooCostly
 from policy.lint import lint
 from policy.model import Policy, PortRule, Rule
 from policy.shapes import Anything, Cursor, ListOf, Owner, Record, Report, Shape, Text, kind_of, suggest
-from policy.text import read
+from policy.text import Doubled, read
 
 DEFAULT_NAMESPACE = "default"
 """Where an object without a namespace goes, as with kubectl."""
@@ -27,6 +27,8 @@ CNP = "CiliumNetworkPolicy"
 CCNP = "CiliumClusterwideNetworkPolicy"
 NP = "NetworkPolicy"
 _API_VERSIONS = {CNP: _CILIUM, CCNP: _CILIUM, NP: _KUBERNETES}
+_LISTS = {"List": ""} | {f"{kind}List": kind for kind in _API_VERSIONS}
+"""The kinds of lists, with the kind of their items where all have one."""
 _REFUSED_KINDS = {
     "CiliumCIDRGroup": "CIDR groups are not read; write the CIDRs into the rules",
     "ClusterNetworkPolicy": "tiers and priorities are not supported",
@@ -75,7 +77,8 @@ def _stem(file: str) -> str:
 
 def _document(at: Cursor, stem: str) -> list[Policy]:
     if isinstance(at.value, list):
-        return _classic(at, stem)
+        objects = [isinstance(item, dict) and "kind" in item for item in at.value]
+        return _objects(at, stem, objects) if any(objects) else _classic(at, stem)
     if not isinstance(at.value, dict):
         at.error(f"must be an object or a list of rules, not {kind_of(at.value)}")
         return []
@@ -84,8 +87,8 @@ def _document(at: Cursor, stem: str) -> list[Policy]:
         known = f"known are {', '.join(_API_VERSIONS)}"
         at.error("has no kind", "write a list of rules, [{…}]" if "endpointSelector" in at.value else known)
         return []
-    if kind == "List" or (kind.endswith("List") and kind[:-4] in _API_VERSIONS):
-        return _list(at, stem)
+    if kind in _LISTS:
+        return _list(at, stem, _LISTS[kind])
     if kind in _API_VERSIONS:
         return _object(at, kind)
     if kind in _REFUSED_KINDS:
@@ -102,11 +105,38 @@ _list_shape: Record[dict[str, Any]] = Record(
 )
 
 
-def _list(at: Cursor, stem: str) -> list[Policy]:
+def _list(at: Cursor, stem: str, kind: str) -> list[Policy]:
+    """`List`, whose items say what they are, or a list of one `kind`, whose items need not."""
     if _list_shape.read(at) is None:
         return []
     items = at.at("items")
-    return [policy for i in range(len(items.value)) for policy in _document(items.at(i), stem)]
+    return [policy for i in range(len(items.value)) for policy in _item(items.at(i), stem, kind)]
+
+
+def _item(at: Cursor, stem: str, kind: str) -> list[Policy]:
+    if not isinstance(at.value, dict):
+        at.error(f"must be an object, not {kind_of(at.value)}")
+        return []
+    if at.value.get("kind") in list(_LISTS):
+        at.error("is a list in a list", "put its items into the outer list")
+        return []
+    if not kind or isinstance(at.value, Doubled):
+        return _document(at, stem)
+    # The API server leaves both out of the items of a list of one kind.
+    whole = {"apiVersion": _API_VERSIONS[kind], "kind": kind} | at.value
+    if whole["kind"] != kind:
+        at.at("kind").error(f"{whole['kind']} stands in a {kind}List", f"{kind}, or a List")
+        return []
+    return _document(replace(at, value=whole), stem)
+
+
+def _objects(at: Cursor, stem: str, whole: list[bool]) -> list[Policy]:
+    """A plain list of objects: each says what it is. A list of both objects and bare rules is a slip."""
+    if not all(whole):
+        bare = at.at(whole.index(False))
+        bare.error("is a rule without an object around it, in a list of objects", "give it a kind and a spec")
+        return []
+    return [policy for i in range(len(at.value)) for policy in _item(at.at(i), stem, "")]
 
 
 def envelope(kind: str) -> Record[dict[str, Any]]:
@@ -116,6 +146,7 @@ def envelope(kind: str) -> Record[dict[str, Any]]:
         "apiVersion": Text(_API_VERSIONS[kind].replace(".", r"\."), f"must be {_API_VERSIONS[kind]}"),
         "kind": Anything(),
         "metadata": metadata,
+        "description": Text(),
         "spec": Anything(),
         "status": Anything(),
     }
@@ -124,13 +155,16 @@ def envelope(kind: str) -> Record[dict[str, Any]]:
         lambda at, found: found,
         required=("apiVersion", "metadata"),
         check=_check_spec,
-        hints={"description": "did you mean spec.description?"},
     )
 
 
 def _check_spec(at: Cursor, found: dict[str, Any]) -> None:
     if not at.value.get("spec") and not at.value.get("specs"):
         at.error("has no spec")
+    elif "spec" in at.value and not at.value["spec"]:
+        at.at("spec").error("is empty beside specs", "leave it out")
+    if "description" in at.value:
+        at.at("description").warn("a cluster drops a description here", "write it into the spec")
     if "metadata" in found and at.value.get("kind") == CCNP and "namespace" in found["metadata"]:
         at.at("metadata").at("namespace").error(f"a {CCNP} stands in no namespace")
 
@@ -148,7 +182,8 @@ def _object(at: Cursor, kind: str) -> list[Policy]:
         spec = at
         for step in pointer:
             spec = spec.at(step)
-        found.append(shape.read(spec.owned_by(Owner(name, namespace, spec.pointer, section))))
+        owner = Owner(name, namespace, spec.pointer, section, _description(spec.value, at.value))
+        found.append(shape.read(spec.owned_by(owner)))
     # An object is one thing: with an error in one part of it, nothing of it is a rule.
     return [policy for policy in found if policy is not None] if len(at.report.errors) == before else []
 
@@ -171,9 +206,16 @@ def _classic(at: Cursor, stem: str) -> list[Policy]:
     found = []
     for i, name in enumerate(names):
         own = f"{name or stem}" + ("" if name and count[name] == 1 else f"[{i}]")
-        owner = Owner(f"{ALL_NAMESPACES}/{own}", None, f"{at.pointer}/{i}")
+        description = _description(at.value[i])
+        owner = Owner(f"{ALL_NAMESPACES}/{own}", None, f"{at.pointer}/{i}", description=description)
         found.append(cilium.rule.read(at.at(i).owned_by(owner)))
     return [policy for policy in found if policy is not None]
+
+
+def _description(*parts: object) -> str:
+    """What a policy says it is for, before it is known whether it is right: the first part that says so."""
+    found = (part.get("description") for part in parts if isinstance(part, dict))
+    return next((text for text in found if isinstance(text, str)), "")
 
 
 def _label_name(item: object) -> str:

@@ -126,6 +126,7 @@ class HttpRule:
     path_prefix: bytes | None = None
     query: tuple[QueryTest, ...] = ()
     description: str = ""
+    """Its own, or else its policy's."""
 
     @property
     def judges_path(self) -> bool:
@@ -141,6 +142,8 @@ class PortRule:
     place: Place
     ports: tuple[PortSpec, ...]
     http: tuple[HttpRule, ...] | None = None
+    description: str = ""
+    """What the policy says it is for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,8 @@ class Rule:
     place: Place
     peers: tuple[PeerSelector, ...] | None
     ports: tuple[PortRule, ...] | None
+    description: str = ""
+    """What the policy says it is for."""
 
 
 @dataclass(frozen=True, slots=True)

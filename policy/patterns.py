@@ -17,10 +17,10 @@ import re2
 from policy.anatomy import Anatomy, Element, anatomy
 from policy.errors import PolicyError
 
-# The matcher walks, for each byte, at most all instructions of the program: 3 to 6 ns each where nothing of
-# the automaton can be cached (measured). One of 1,000 on a path of 8 KiB costs 50 ms at the very worst, on
+# The matcher walks, for each byte, at most all instructions of the program: 3 to 10 ns each where nothing of
+# the automaton can be cached (measured). One of 900 on a path of 8 KiB costs 70 ms at the very worst, on
 # paths made for it; people's patterns have 10 to 100.
-MAX_PROGRAM = 1_000
+MAX_PROGRAM = 900
 
 
 class BadPattern(PolicyError):
@@ -124,7 +124,9 @@ _PLAIN_RESTS: dict[bytes, Callable[[bytes], Any]] = {
 
 @lru_cache(maxsize=65536)
 def _full_match(source: bytes, fold_case: bool, dot_newline: bool) -> Callable[[bytes], Any]:
-    # A set of one pattern: its answer costs less than a match object.
+    # A set of one pattern: its answer costs less than a match object. Sets have no other way than their automaton
+    # to fall back on: compiling raises if it could not hold twenty of its states, and when they fill its memory
+    # it begins anew, so that no value is answered wrongly for want of memory.
     single = re2.Set.FullMatchSet(options(fold_case=fold_case, dot_newline=dot_newline))
     single.Add(source)
     single.Compile()
@@ -146,13 +148,13 @@ def pattern(text: str, *, fold_case: bool = False, dot_newline: bool = False) ->
         compiled = re2.compile(source, options(fold_case=fold_case, dot_newline=dot_newline))
     except re2.error as error:
         raise BadPattern(f"{text!r} is not an RE2 pattern: {_reason(error)}") from None
-    size = compiled.programsize
-    if size > MAX_PROGRAM:
+    size, parts = compiled.programsize, anatomy(source)
+    # Plain words are looked up, not run.
+    if size > MAX_PROGRAM and not parts.words:
         raise BadPattern(
             f"the pattern compiles to {size} instructions, {MAX_PROGRAM} are allowed: "
             "each byte of a long path may visit them all; use shorter repetitions, or several rules"
         )
-    parts = anatomy(source)
     return Pattern(text, fold_case, dot_newline, size, source, _folded(parts) if fold_case else parts)
 
 

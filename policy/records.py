@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,9 +10,18 @@ from typing import Any
 from policy.model import TCP, UDP
 
 HTTP_PROTOCOLS = ("http", "grpc")
-# What servers may read in more than one way (dot segments, empty ones, encoded slashes, dots and backslashes,
-# NUL): such a path is refused wherever a path rule is in force, so no rule can be made of it.
-_AMBIGUOUS = ("//", "/./", "/../", "\\", "%2f", "%2e", "%5c", "%00")
+# Bad request, not found, method not allowed, gone, not implemented (RFC 9110 sections 15.5 and 15.6): what
+# scanners are answered. 401 and 403 are not among them: a client may well need what it has to ask for.
+_NOTHING_THERE = frozenset((400, 404, 405, 410, 501))
+# What servers may read in more than one way: dot segments, empty ones, backslashes; encoded slashes, backslashes
+# and control characters; plain characters encoded, percent signs encoded, and percent signs that encode nothing.
+# Such a path is refused wherever a path rule is in force (the parser's rule, which a test compares with this), so
+# no rule can be made of it.
+_AMBIGUOUS = re.compile(
+    r"/\.{1,2}(?=[/;]|\Z)|//|\\"
+    r"|%(?:2f|5c|[01][0-9a-f]|7f|3[0-9]|4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9ae]|2[de]|25[0-9a-f]{2}|(?![0-9a-f]{2}))",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +41,13 @@ class Record:
     path: bytes = b""
     host: bytes = b""
     headers: tuple[tuple[bytes, bytes], ...] = field(default=())
+    status: int = 0
+    """What the server answered; 0: nothing, or it is not known."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether the server had nothing there, so that nobody can have needed it."""
+        return self.verdict in ("allow", "audit") and self.status in _NOTHING_THERE
 
     def __str__(self) -> str:
         arrow = "<-" if self.direction == "ingress" else "->"
@@ -82,15 +99,25 @@ def _record(line: Mapping[str, Any]) -> Record | str:
         return "not ASCII"
     if not path.startswith("/") or is_ambiguous(path):
         return "a path that servers may read differently"
+    status = line.get("status")
     return Record(
-        endpoint, direction, peer, number, port, verdict, http, method.encode(), path.encode(), host.encode()
+        endpoint=endpoint,
+        direction=direction,
+        peer=peer,
+        protocol=number,
+        port=port,
+        verdict=verdict,
+        http=http,
+        method=method.encode(),
+        path=path.encode(),
+        host=host.encode(),
+        status=status if isinstance(status, int) else 0,
     )
 
 
 def is_ambiguous(path: str) -> bool:
     """Whether servers may read a path in more than one way."""
-    plain = path.partition("?")[0].lower()
-    return any(part in plain for part in _AMBIGUOUS) or plain.endswith(("/.", "/.."))
+    return _AMBIGUOUS.search(path.partition("?")[0]) is not None
 
 
 def _port(line: Mapping[str, Any], direction: str) -> int | None:

@@ -108,14 +108,21 @@ def digest(one: PeerSelector) -> bytes:
 
 
 class LabelIndex:
-    """Evaluates selectors over a list of label sets; sets of them are bit sets: bit i is `label_sets[i]`."""
+    """Evaluates selectors over a list of label sets; sets of them are bit sets: bit i is `label_sets[i]`.
 
-    def __init__(self, label_sets: Sequence[frozenset[Label]]) -> None:
+    Only keys that these selectors name are indexed: most labels of a pod are its own (a hash, an index), and a
+    bit set for each of ten thousand values would be most of the work.
+    """
+
+    def __init__(self, label_sets: Sequence[frozenset[Label]], selectors: Iterable[Selector]) -> None:
         self._all = (1 << len(label_sets)) - 1
+        named = {requirement.key for one in selectors for requirement in one.requirements}
         with_value: dict[Label, list[int]] = {}
         with_key: dict[tuple[str, str], list[int]] = {}
         for i, label_set in enumerate(label_sets):
             for source, key, value in label_set:
+                if key not in named:
+                    continue
                 for name in (source, labels.ANY):
                     with_value.setdefault((name, key, value), []).append(i)
                     with_key.setdefault((name, key), []).append(i)
@@ -123,7 +130,7 @@ class LabelIndex:
         self._with_key = {key: bits_of(members) for key, members in with_key.items()}
 
     def matching(self, one: Selector) -> int:
-        """The bit set of the label sets that a selector matches."""
+        """The bit set of the label sets that one of the selectors matches."""
         found = self._all
         for requirement in one.requirements:
             found &= self._meeting(requirement)

@@ -42,6 +42,8 @@ class Owner:
     """Pointer to where the policy begins."""
     section: str = ""
     """In front of the names of its rules: `specs[1].`."""
+    description: str = ""
+    """What its author says it is for; verdicts repeat it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,7 @@ class Text:
         """The string."""
         if not isinstance(at.value, str):
             mend = f'write "{at.value}" in quotes' if type(at.value) is int else ""
+            mend = "put the word in quotes" if isinstance(at.value, bool) else mend
             at.error(f"must be a string, not {kind_of(at.value)}", mend)
             return None
         return at.value if self.check(at.value, at) else None
@@ -301,9 +304,9 @@ class Record(Generic[T]):
 
     def read(self, at: Cursor) -> T | None:
         """The value that `build` makes, once every field was read."""
+        before = len(at.report.errors)
         if not is_object(at):
             return None
-        before = len(at.report.errors)
         read: dict[str, Any] = {}
         for key, value in at.value.items():
             self._read_field(at.at(key), key, value, read)

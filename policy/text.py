@@ -24,6 +24,11 @@ MAX_NODES = 1_000_000
 # A policy is 12 deep at the most; Python's recursion ends at 1,000.
 MAX_DEPTH = 64
 
+# Editors put it in front of a file; a reader may pass it over (RFC 8259 section 8.1, YAML 1.2 section 5.2).
+_BOM = "\ufeff"
+# No number in a rule has more digits than a port; what is longer is out of range, whatever it is exactly.
+_MOST_DIGITS = 32
+
 _CORE = "tag:yaml.org,2002:"
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -50,6 +55,7 @@ def escape(key: str) -> str:
 
 def read(file: str, text: str) -> tuple[list[Document], list[Problem]]:
     """The documents of a file; by its name, or else by its first character, it is JSON or YAML."""
+    text = text.removeprefix(_BOM)
     is_json = file.endswith(".json") or (
         not file.endswith((".yaml", ".yml")) and text.lstrip()[:1] in ("{", "[")
     )
@@ -66,13 +72,20 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return doubled
 
 
+def _whole_number(digits: str) -> int:
+    """Without the quadratic time that Python takes for a million digits."""
+    return int(digits[:_MOST_DIGITS])
+
+
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
 def _read_json(file: str, text: str) -> tuple[list[Document], list[Problem]]:
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+        value = json.loads(
+            text, object_pairs_hook=_object, parse_constant=_no_constant, parse_int=_whole_number
+        )
     except json.JSONDecodeError as error:
         return [], [Problem(file, error.lineno, "", f"not JSON: {error.msg} (column {error.colno})")]
     except RecursionError:
@@ -82,7 +95,7 @@ def _read_json(file: str, text: str) -> tuple[list[Document], list[Problem]]:
     return [Document(value, "", JsonLines(text).line_of)], []
 
 
-_scan = json.JSONDecoder().raw_decode
+_scan = json.JSONDecoder(parse_int=_whole_number).raw_decode
 
 
 class JsonLines:
@@ -213,7 +226,7 @@ class _Plain:
             case "int" if node.value.removeprefix("-").isdecimal() and (
                 len(node.value) == 1 or not node.value.startswith("0")
             ):
-                return int(node.value[:32])
+                return _whole_number(node.value)
         if kind in ("int", "float", "timestamp"):
             # Octal, sexagesimal (22:22), 1e3, dates: YAML versions disagree on what these are.
             raise _Refused(node, f"YAML versions read {node.value} differently: put it in quotes")

@@ -26,7 +26,9 @@ class L4Verdict:
 
     action: Action
     rule: str
+    """`namespace/policy#direction[i].toPorts[j]`: whose it is, the direction, and its place there."""
     reason: str
+    """Why, in a sentence that ends with the policy's description, if it has one."""
     audit: bool = False
 
 
@@ -54,7 +56,9 @@ class Judgement:
     """`allow`, `deny`, or `audit`: would be denied, passes."""
     allowed: bool
     rule: str
+    """`namespace/policy#direction[i].toPorts[j].http[k]`."""
     reason: str
+    """Why, in a sentence that ends with the description of the rule, or else of its policy."""
     path_judged: bool
     """Whether a path rule is in force: then a path that servers may read differently must be refused."""
     edits: tuple[HeaderEdit, ...] = ()
@@ -78,3 +82,14 @@ class Request(Protocol):
     @property
     def headers(self) -> Sequence[tuple[bytes, bytes]]:
         """(lower-case name, value) in order."""
+
+
+# Every line of the access log repeats it.
+_LONGEST_DESCRIPTION = 200
+
+
+def described(reason: str, description: str) -> str:
+    """A reason with what the author of the rule says it is for, on one line and cut if it is long."""
+    text = " ".join(description.split())
+    short = text if len(text) <= _LONGEST_DESCRIPTION else text[: _LONGEST_DESCRIPTION - 1] + "…"
+    return f"{reason} ({short})" if short else reason

@@ -13,11 +13,13 @@ from rules_world import Request
 from policy import Node, Workload
 
 APPS, NAMESPACES = ("a", "b", "c"), ("hr", "ops")
-WORKLOADS = tuple(
+PODS = tuple(
     Workload(
         f"{app}-{space}",
         space,
-        {"app": app} | ({"tier": "front"} if app == "a" else {}),
+        {"app": app}
+        | ({"tier": "front"} if app == "a" else {"container:tier": "back", "any": "x"} if app == "b" else {})
+        | ({"io.cilium.k8s.namespace.labels.team": "blue"} if space == "ops" else {}),
         (ip_address(f"10.0.{i}.{j}"), ip_address(f"fd00::{i}:{j}")),
         {"http": 80 + j, "admin": 8080},
         local=space == "hr",
@@ -25,16 +27,43 @@ WORKLOADS = tuple(
     for i, space in enumerate(NAMESPACES)
     for j, app in enumerate(APPS)
 )
+# Other nodes, and API servers inside and outside of the cluster, in the midst of networks that rules name.
+OTHERS = tuple(
+    Workload(name, "", {f"reserved:{one}": "" for one in reserved}, (ip_address(address),), {"http": 80})
+    for name, reserved, address in (
+        ("node-2", ("remote-node",), "9.1.2.9"),
+        ("node-3", ("remote-node", "kube-apiserver"), "2001:db8::9"),
+        ("api", ("world", "kube-apiserver"), "8.8.4.4"),
+    )
+)
+WORKLOADS = PODS + OTHERS
 NODE_ADDRESS = "10.0.9.1"
 ADDRESSES = (
     *(str(address) for workload in WORKLOADS for address in workload.addresses),
     *(NODE_ADDRESS, "9.9.9.9", "9.1.2.3", "8.8.8.8", "2001:db8::1", "10.0.7.7"),
 )
-NETWORKS = ("0.0.0.0/0", "9.0.0.0/8", "9.1.0.0/16", "9.1.2.0/24", "10.0.0.0/8", "2001:db8::/32", "9.9.9.9/32")
+NETWORKS = (
+    *(
+        "0.0.0.0/0",
+        "9.0.0.0/8",
+        "9.1.0.0/16",
+        "9.1.2.0/24",
+        "10.0.0.0/8",
+        "9.9.9.9/32",
+        "9.1.2.9",
+        "10.0.0.0",
+    ),
+    *("2001:db8::/32", "::/0", "fd00::/8", "2001:db8::1", "2001:db8::9/128"),
+)
 NAMESPACE = "io.kubernetes.pod.namespace"
-WORLD_KEYS = ("app", "tier", "k8s:app", "any:tier", NAMESPACE, f"k8s:{NAMESPACE}")
+NAMESPACE_LABELS = "io.cilium.k8s.namespace.labels."
+WORLD_KEYS = (
+    *("app", "tier", "k8s:app", "any:tier", "container:tier", "k8s:tier", NAMESPACE, f"k8s:{NAMESPACE}"),
+    *(f"any:{NAMESPACE}", f"{NAMESPACE_LABELS}team", f"k8s:{NAMESPACE_LABELS}kubernetes.io/metadata.name"),
+    *("reserved:remote-node", "reserved:world", "io.cilium.k8s.policy.cluster"),
+)
 
-label_values = st.sampled_from((*APPS, *NAMESPACES, "front"))
+label_values = st.sampled_from((*APPS, *NAMESPACES, "front", "back", "blue", "default", ""))
 expressions = st.one_of(
     st.fixed_dictionaries(
         {
@@ -65,22 +94,33 @@ peer_selectors = st.one_of(
     st.fixed_dictionaries(
         {"matchLabels": st.dictionaries(st.sampled_from(WORLD_KEYS), label_values, max_size=2)}
     ),
-    st.just({"matchLabels": {"reserved:host": ""}}),
+    st.sampled_from(("host", "world", "remote-node", "kube-apiserver", "world-ipv6")).map(
+        lambda name: {"matchLabels": {f"reserved:{name}": ""}}
+    ),
 )
 blocks = st.sampled_from(
     (
         {"cidr": "0.0.0.0/0", "except": ["9.0.0.0/8"]},
         {"cidr": "9.0.0.0/8", "except": ["9.1.0.0/16", "9.9.9.9/32"]},
         {"cidr": "9.1.0.0/16", "except": ["9.1.2.0/24"]},
+        {"cidr": "9.1.2.9/32"},
         {"cidr": "10.0.0.0/8"},
+        {"cidr": "10.0.0.0/8", "except": ["10.0.7.0/24", "10.0.7.7/32", "10.0.0.0/24"]},
         {"cidr": "::/0", "except": ["2001:db8::/32"]},
+        {"cidr": "2001:db8::/32", "except": ["2001:db8::/127"]},
     )
 )
-entities = st.sampled_from(("all", "world", "cluster", "host", "none", "remote-node"))
+entities = st.sampled_from(
+    (
+        *("all", "world", "cluster", "host", "none", "remote-node", "kube-apiserver", "world-ipv4"),
+        *("world-ipv6", "unmanaged", "health", "init", "ingress"),
+    )
+)
 
 PATHS = (
     *("/", "/jobs", "/jobs/1", "/jobs/12/x", "/jobs?page=2"),
     *("/jobsearch", "/admin", "/v1/jobs/7", "/v1/", "/x.y"),
+    *("/jobs?page=x&page=2", "/jobs?p%61ge=3", "/jobs?a=1;page=2", "/jobs?page=%zz", "/?%zz=1&page=2"),
 )
 PATTERNS = (
     *("/[^/]+/jobs/.*", "/v[0-9]/jobs/7", "/v[0-9]/[a-z]+/7", "/[a-z]+/12/x", "/[a-z]+/jobs"),
@@ -100,17 +140,39 @@ http_rules = st.fixed_dictionaries(
         "headers": st.lists(st.sampled_from(HEADERS), max_size=2),
     },
 )
+header_matches = st.fixed_dictionaries(
+    {"name": st.sampled_from(("X-Role", "X-None"))},
+    optional={
+        "value": st.sampled_from(("admin", "user", "user,admin")),
+        "mismatch": st.sampled_from(("LOG", "DELETE")),
+        "secret": st.just({"name": "lost"}),
+    },
+)
+edit_rules = st.builds(
+    lambda rule, matches: rule | {"headerMatches": matches},
+    http_rules,
+    st.lists(header_matches, min_size=1, max_size=2),
+)
+queries = st.fixed_dictionaries(
+    {"name": st.sampled_from(("page", "a"))}, optional={"value": st.sampled_from(("[0-9]+", "2|3", ".*"))}
+)
 own_rules = st.one_of(
     http_rules,
+    st.builds(
+        lambda rule, tests: rule | {"query": tests}, http_rules, st.lists(queries, min_size=1, max_size=2)
+    ),
     st.fixed_dictionaries(
         {"pathPrefix": st.sampled_from(("/", "/jobs", "/jobs/", "/v1"))}, optional={"method": st.just("GET")}
     ),
     st.fixed_dictionaries({"pathExact": st.sampled_from(PATHS[:4])}),
 )
-many_http = st.lists(http_rules, min_size=1, max_size=12)
+many_http = st.one_of(
+    st.lists(http_rules, min_size=1, max_size=12),
+    st.lists(st.one_of(http_rules, edit_rules), min_size=1, max_size=5),
+)
 ports = st.one_of(
     st.fixed_dictionaries(
-        {"port": st.sampled_from(("80", "81", "http", "admin")), "protocol": st.just("TCP")}
+        {"port": st.sampled_from(("80", "81", "http", "HTTP", "admin", "none")), "protocol": st.just("TCP")}
     ),
     st.fixed_dictionaries(
         {"port": st.just("79"), "endPort": st.sampled_from((79, 81)), "protocol": st.just("TCP")}
@@ -120,6 +182,10 @@ l4_ports = st.one_of(
     ports,
     st.fixed_dictionaries(
         {"port": st.sampled_from(("80", "0", "http"))}, optional={"protocol": st.sampled_from(("UDP", "ANY"))}
+    ),
+    st.fixed_dictionaries(
+        {"port": st.sampled_from(("1", "80")), "endPort": st.sampled_from((80, 8080, 65535))},
+        optional={"protocol": st.sampled_from(("TCP", "UDP", "ANY"))},
     ),
 )
 allow_rules = st.one_of(
@@ -162,7 +228,7 @@ def section(word: str, l7: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 flags = st.fixed_dictionaries({}, optional={"ingress": st.booleans(), "egress": st.booleans()})
-bodies = st.fixed_dictionaries(
+any_bodies = st.fixed_dictionaries(
     {"endpointSelector": pod_selectors},
     optional={
         "ingress": section("from", allow_rules),
@@ -175,32 +241,74 @@ bodies = st.fixed_dictionaries(
 ).filter(lambda body: any(body.get(key) for key in ("ingress", "egress", "ingressDeny", "egressDeny")))
 
 
-def enveloped(kind: str, namespace: str | None) -> st.SearchStrategy[Any]:
-    """Objects of Cilium's kinds."""
-    about = {"name": "p"} | ({"namespace": namespace} if namespace else {})
-    return bodies.map(
-        lambda spec: {"apiVersion": "cilium.io/v2", "kind": kind, "metadata": about, "spec": spec}
+def judging(l7: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Rules about the requests of everyone on port 80, which many others could meet."""
+    entry = st.fixed_dictionaries({"ports": st.just([{"port": "80", "protocol": "TCP"}]), "rules": l7})
+    return st.lists(
+        st.fixed_dictionaries({"toPorts": st.lists(entry, min_size=1, max_size=2)}), min_size=1, max_size=2
     )
 
 
-METADATA_NAME = "kubernetes.io/metadata.name"
+judging_bodies = st.fixed_dictionaries(
+    {"endpointSelector": st.just({}), "ingress": judging(allow_rules), "egress": judging(allow_rules)},
+    optional={
+        "ingressDeny": judging(deny_rules),
+        "egressDeny": judging(deny_rules),
+        "kproxy": st.just({"mode": "audit"}),
+    },
+)
+bodies = st.one_of(any_bodies, judging_bodies)
+
+
+def enveloped(kind: str, namespace: str | None) -> st.SearchStrategy[Any]:
+    """Objects of Cilium's kinds."""
+    about = {"name": "p"} | ({"namespace": namespace} if namespace else {})
+    written = st.one_of(
+        st.fixed_dictionaries({"spec": bodies}),
+        st.fixed_dictionaries({"specs": st.lists(bodies, min_size=1, max_size=2)}, optional={"spec": bodies}),
+    )
+    return written.map(lambda specs: {"apiVersion": "cilium.io/v2", "kind": kind, "metadata": about} | specs)
+
+
 namespaces = st.one_of(
     st.just({}),
     st.fixed_dictionaries({"matchLabels": st.just({"kubernetes.io/metadata.name": "ops"})}),
     st.just(
         {"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["ops"]}]}
     ),
+    st.sampled_from(("Exists", "DoesNotExist")).map(
+        lambda operator: {"matchExpressions": [{"key": "team", "operator": operator}]}
+    ),
+)
+np_selectors = st.fixed_dictionaries(
+    {},
+    optional={
+        "matchLabels": st.dictionaries(st.sampled_from(("app", "tier")), label_values, max_size=1),
+        "matchExpressions": st.lists(
+            st.fixed_dictionaries(
+                {
+                    "key": st.sampled_from(("app", "tier")),
+                    "operator": st.just("NotIn"),
+                    "values": st.lists(label_values, min_size=1, max_size=2),
+                }
+            ),
+            max_size=1,
+        ),
+    },
 )
 np_peers = st.one_of(
-    st.fixed_dictionaries({"podSelector": pod_selectors}),
-    st.fixed_dictionaries({"namespaceSelector": namespaces}, optional={"podSelector": pod_selectors}),
+    st.fixed_dictionaries({"podSelector": np_selectors}),
+    st.fixed_dictionaries({"namespaceSelector": namespaces}, optional={"podSelector": np_selectors}),
     st.fixed_dictionaries({"ipBlock": blocks}),
 )
 np_ports = st.one_of(
     st.fixed_dictionaries(
         {}, optional={"port": st.sampled_from((80, 81, "http")), "protocol": st.just("UDP")}
     ),
-    st.just({"port": 79, "endPort": 81}),
+    st.fixed_dictionaries(
+        {"port": st.just(79), "endPort": st.sampled_from((79, 81, 65535))},
+        optional={"protocol": st.sampled_from(("TCP", "UDP"))},
+    ),
 )
 
 
@@ -210,10 +318,22 @@ def np_rules(word: str) -> st.SearchStrategy[Any]:
     return st.lists(st.fixed_dictionaries({}, optional=one), max_size=2)
 
 
-network_policies = st.fixed_dictionaries(
-    {"podSelector": pod_selectors},
-    optional={"ingress": np_rules("from"), "egress": np_rules("to"), "kproxy": st.just({"mode": "audit"})},
-).map(
+np_bodies = st.fixed_dictionaries(
+    {"podSelector": np_selectors},
+    optional={
+        "ingress": np_rules("from"),
+        "egress": np_rules("to"),
+        "kproxy": st.just({"mode": "audit"}),
+        "policyTypes": st.sampled_from(([], ["Ingress"], ["Egress"], ["Ingress", "Egress"])),
+    },
+).filter(
+    # Rules of a direction that policyTypes does not name are an error.
+    lambda body: all(
+        not body.get(word) or not body.get("policyTypes") or word.capitalize() in body["policyTypes"]
+        for word in ("ingress", "egress")
+    )
+)
+network_policies = np_bodies.map(
     lambda spec: {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -245,7 +365,7 @@ def connection(chance: Random) -> Connection:
         chance.choice(("ingress", "egress")),
         chance.choice(ADDRESSES),
         chance.choice((6, 6, 6, 17)),
-        chance.choice((79, 80, 81, 8080)),
+        chance.choice((79, 80, 80, 80, 80, 81, 8080)),
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from rules_world import Request
 
@@ -18,6 +19,7 @@ from policy import Node, Workload
 
 Json = Mapping[str, Any]
 NAMESPACE = "io.kubernetes.pod.namespace"
+NAMESPACE_LABELS = "io.cilium.k8s.namespace.labels."
 NUMBERS = {"TCP": {6}, "UDP": {17}, "ANY": {6, 17}}
 
 
@@ -49,20 +51,28 @@ class World:
         """Whether it is the node's own address."""
         return ip_address(address) in self.node.addresses
 
+    def is_outside(self, address: str) -> bool:
+        """Whether nobody is known by the address: only then do CIDR rules speak of it."""
+        return not self.is_host(address) and self.workload_at(address) is None
+
     def labels_at(self, address: str) -> dict[str, str]:
         """All labels of what has the address."""
         if self.is_host(address):
             return {"reserved:host": ""}
         found = self.workload_at(address)
-        return labels_of(found) if found else {"reserved:world": ""}
+        world = f"reserved:world-ipv{ip_address(address).version}"
+        return labels_of(found) if found else {"reserved:world": "", world: ""}
 
 
 def labels_of(workload: Workload) -> dict[str, str]:
-    """A workload's labels, its namespace among them."""
-    return {f"k8s:{key}": value for key, value in workload.labels.items()} | {
+    """A workload's labels, its namespace's among them; nodes and API servers are in no namespace."""
+    own = {key if ":" in key else f"k8s:{key}": value for key, value in workload.labels.items()}
+    if any(key.startswith("reserved:") for key in own):
+        return own
+    return own | {
         f"k8s:{NAMESPACE}": workload.namespace,
         "k8s:io.cilium.k8s.policy.cluster": "default",
-        "k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name": workload.namespace,
+        f"k8s:{NAMESPACE_LABELS}kubernetes.io/metadata.name": workload.namespace,
     }
 
 
@@ -74,13 +84,13 @@ def lookup(labels: Mapping[str, str], key: str) -> str | None:
     return next((value for full, value in labels.items() if full.partition(":")[2] == name), None)
 
 
-def selects(selector: Json, labels: Mapping[str, str]) -> bool:
-    """matchLabels and matchExpressions, all of which must hold."""
+def selects(selector: Json, labels: Mapping[str, str], source: str = "") -> bool:
+    """matchLabels and matchExpressions, all of which must hold; `source` goes before each key."""
     for key, value in selector.get("matchLabels", {}).items():
-        if lookup(labels, key) != value:
+        if lookup(labels, source + key) != value:
             return False
     for expression in selector.get("matchExpressions", ()):
-        value = lookup(labels, expression["key"])
+        value = lookup(labels, source + expression["key"])
         holds = {
             "In": value in expression.get("values", ()),
             "NotIn": value not in expression.get("values", ()),
@@ -114,14 +124,15 @@ class Spec:
         """Whether it selects the endpoint."""
         if self.namespace is not None and endpoint.namespace != self.namespace:
             return False
-        selector = self.body.get("podSelector" if self.kind == "NetworkPolicy" else "endpointSelector", {})
-        return selects(selector, labels_of(endpoint))
+        if self.kind == "NetworkPolicy":
+            return selects(self.body.get("podSelector", {}), labels_of(endpoint), "k8s:")
+        return selects(self.body["endpointSelector"], labels_of(endpoint))
 
     def default_denies(self, direction: str) -> bool:
         """Whether it brings default deny in a direction."""
         if self.kind == "NetworkPolicy":
-            default = ["Ingress"] + (["Egress"] if "egress" in self.body else [])
-            return direction.capitalize() in self.body.get("policyTypes", default)
+            default = ["Ingress"] + (["Egress"] if self.body.get("egress") else [])
+            return direction.capitalize() in (self.body.get("policyTypes") or default)
         said = self.body.get("enableDefaultDeny", {}).get(direction)
         any_rule = bool(self.body.get(direction) or self.body.get(direction + "Deny"))
         return bool(any_rule if said is None else said)
@@ -142,7 +153,9 @@ def specs(documents: list[Any]) -> list[Spec]:
             found += [Spec("rule", None, rule) for rule in document]
         else:
             namespace = document["metadata"].get("namespace")
-            found.append(Spec(document["kind"], namespace, document["spec"]))
+            bodies = [document["spec"]] if "spec" in document else []
+            bodies += document.get("specs", ())
+            found += [Spec(document["kind"], namespace, body) for body in bodies]
     return found
 
 
@@ -165,7 +178,7 @@ def peer_allowed(world: World, spec: Spec, rule: Json, connection: Connection) -
 def cnp_peer(world: World, spec: Spec, kind: str, peer: Any, address: str) -> bool:
     """One peer of a Cilium rule."""
     labels = world.labels_at(address)
-    outside = "reserved:world" in labels
+    outside = world.is_outside(address)
     match kind:
         case "CIDR":
             return outside and in_network(address, peer)
@@ -173,23 +186,31 @@ def cnp_peer(world: World, spec: Spec, kind: str, peer: Any, address: str) -> bo
             inside = outside and in_network(address, peer["cidr"])
             return inside and not any(in_network(address, one) for one in peer.get("except", ()))
         case "Entities":
-            return {
-                "all": True,
-                "world": outside,
-                "cluster": not outside,
-                "host": world.is_host(address),
-            }.get(peer, False)
-    if not selects(peer, labels):
-        return False
-    named = any(NAMESPACE in key or "namespace.labels" in key for key in keys_of(peer))
-    if named or any(key.startswith("reserved:") for key in keys_of(peer)):
+            return entity(peer, labels)
+    return selects(peer, labels) and in_scope(spec, peer, labels)
+
+
+def entity(name: str, labels: Mapping[str, str]) -> bool:
+    """The cluster is all that is not the world, and its API server wherever that stands."""
+    if name == "all":
         return True
-    match spec.kind:
-        case "CiliumNetworkPolicy":
-            return lookup(labels, NAMESPACE) == spec.namespace
-        case "CiliumClusterwideNetworkPolicy":
-            return lookup(labels, NAMESPACE) is not None
-    return True
+    if name == "cluster":
+        return "reserved:world" not in labels or "reserved:kube-apiserver" in labels
+    return f"reserved:{name}" in labels
+
+
+def in_scope(spec: Spec, peer: Json, labels: Mapping[str, str]) -> bool:
+    """Where a selector that says nothing of namespaces looks."""
+    keys = keys_of(peer)
+    if spec.kind == "rule" or any(key.startswith("reserved:") for key in keys):
+        return True
+    plain = [key.removeprefix("k8s:").removeprefix("any:") for key in keys]
+    if NAMESPACE in plain:
+        return True
+    namespace = lookup(labels, NAMESPACE)
+    if spec.kind == "CiliumClusterwideNetworkPolicy":
+        return namespace is not None
+    return any(key.startswith(NAMESPACE_LABELS) for key in plain) or namespace == spec.namespace
 
 
 def np_peer(world: World, spec: Spec, peer: Json, address: str) -> bool:
@@ -198,11 +219,13 @@ def np_peer(world: World, spec: Spec, peer: Json, address: str) -> bool:
     if "ipBlock" in peer:
         return cnp_peer(world, spec, "CIDRSet", peer["ipBlock"], address)
     namespace = lookup(labels, NAMESPACE)
-    if namespace is None or not selects(peer.get("podSelector", {}), labels):
+    if namespace is None or not selects(peer.get("podSelector", {}), labels, "k8s:"):
         return False
     if "namespaceSelector" not in peer:
         return namespace == spec.namespace
-    return selects(peer["namespaceSelector"], {"k8s:kubernetes.io/metadata.name": namespace})
+    own = (key.partition(NAMESPACE_LABELS) for key in labels)
+    named = {f"k8s:{name}": labels[before + cut + name] for before, cut, name in own if cut}
+    return selects(peer["namespaceSelector"], named)
 
 
 def in_network(address: str, network: str) -> bool:
@@ -219,7 +242,7 @@ def port_allowed(world: World, specs_of: Json, connection: Connection, default: 
         owner = (
             connection.endpoint if connection.direction == "ingress" else world.workload_at(connection.peer)
         )
-        return bool(owner) and owner.ports.get(port) == connection.port  # type: ignore[union-attr]
+        return owner is not None and owner.ports.get(port.lower()) == connection.port
     first = int(port)
     return first == 0 or first <= connection.port <= specs_of.get("endPort", first)
 
@@ -294,7 +317,11 @@ def http_matches(rule: Json, request: Request | None, *, deny: bool) -> bool:
     if "pathPrefix" in rule and not f"{plain_path}/".startswith(rule["pathPrefix"].rstrip("/") + "/"):
         return False
     sent = [(name.decode(), value.decode()) for name, value in request.headers]
-    return all(header_holds(header, sent, deny=deny) for header in rule.get("headers", ()))
+    return (
+        all(header_holds(header, sent, deny=deny) for header in rule.get("headers", ()))
+        and all(query_holds(test, path, deny=deny) for test in rule.get("query", ()))
+        and all(mismatch_passes(match, sent) for match in rule.get("headerMatches", ()))
+    )
 
 
 def header_holds(header: str, sent: list[tuple[str, str]], *, deny: bool) -> bool:
@@ -306,4 +333,46 @@ def header_holds(header: str, sent: list[tuple[str, str]], *, deny: bool) -> boo
     joined = ",".join(values)
     if not values:
         return False
-    return joined == value or (deny and value in [part.strip() for part in joined.split(",")])
+    members = [part.strip() for part in joined.split(",")]
+    return joined == value or (deny and (value in values or value in members))
+
+
+def query_holds(test: Json, path: str, *, deny: bool) -> bool:
+    """One `query` entry: allow rules read at `&` and want every value to match, deny rules look for any."""
+    readings = [query_of(path, "&"), query_of(path, "&;")] if deny else [query_of(path, "&")]
+    for pairs in readings:
+        readable = all(name is not None for name, _ in pairs)
+        values = [value for name, value in pairs if name == test["name"]]
+        fits = [
+            value is not None and bool(re.fullmatch(test.get("value", ".*"), value, re.DOTALL))
+            for value in values
+        ]
+        unreadable = not readable or (None in values)
+        if deny and (unreadable or any(fits)):
+            return True
+        if not deny and (not readable or not fits or not all(fits)):
+            return False
+    return not deny
+
+
+def query_of(path: str, separators: str) -> list[tuple[str | None, str | None]]:
+    """Decoded names and values; None for what is not percent-encoding."""
+    parts = re.split(f"[{separators}]", path.partition("?")[2])
+    pairs = (part.partition("=") for part in parts if part)
+    return [(decoded(name), decoded(value)) for name, _, value in pairs]
+
+
+def decoded(text: str) -> str | None:
+    """Percent-decoded, with plus for a blank."""
+    if re.search("%(?![0-9A-Fa-f]{2})", text):
+        return None
+    return unquote_to_bytes(text.replace("+", " ")).decode("latin-1")
+
+
+def mismatch_passes(match: Json, sent: list[tuple[str, str]]) -> bool:
+    """One `headerMatches` entry: only without `mismatch` must the header have its value."""
+    if "secret" in match and not match.get("value"):
+        return False  # no secrets are known here
+    values = [value for name, value in sent if name == match["name"].lower()]
+    wanted = match.get("value", "")
+    return "mismatch" in match or (bool(values) and wanted in ("", ",".join(values)))

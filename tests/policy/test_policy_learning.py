@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rules_world import NODE, WORKLOADS, compiled, get, http_rule
 
 import policy
-from policy.generalise import generalise
+from parsers.http1.paths import path_ambiguity
+from policy import Record, Workload, learned_http, learning
+from policy.generalise import escape, generalise
 from policy.patterns import pattern
 from policy.records import is_ambiguous
 
+MAIL = "/u/[A-Za-z0-9._+-]+(?:@|%40)[A-Za-z0-9-]+(?:\\.[A-Za-z0-9-]+)+"
 IDS = [str(UUID(int=i * 7919 << 64)) for i in range(4)]
 
 
@@ -47,12 +52,39 @@ def patterns(*paths: str) -> list[str]:
         (["/jobs/1", "/jobs/2", "/jobs/3", "/jobs/admin"], ["/jobs/[0-9]+", "/jobs/admin"]),
         (["/deadbeef", "/facade", "/added"], ["/added", "/deadbeef", "/facade"]),
         (["/v1/x", "/v2/x", "/v3/x"], ["/v1/x", "/v2/x", "/v3/x"]),
+        # A version is no parameter, and an extension stays.
+        (["/1.0/x", "/1.1/x", "/1.2/x"], ["/1\\.0/x", "/1\\.1/x", "/1\\.2/x"]),
+        ([f"/img/{i}.png" for i in (1, 2, 3)] + ["/img/4.svg"], ["/img/4\\.svg", "/img/[0-9]+\\.png"]),
+        # Words beside parameters, in one place.
+        (
+            ["/jobs/331", "/jobs/332", "/jobs/333", "/jobs/latest", "/jobs/alice"],
+            ["/jobs/[0-9]+", "/jobs/alice", "/jobs/latest"],
+        ),
+        (["/o/1/j/2", "/o/3/j/4", "/o/5/j/6"], ["/o/[0-9]+/j/[0-9]+"]),
+        (["/jobs/1/", "/jobs/2/", "/jobs/3/", "/jobs/4"], ["/jobs/4", "/jobs/[0-9]+/"]),
+        # Identifiers of other kinds.
+        ([f"/o/01ARZ3NDEKTSV4RRFFQ69G5FA{c}" for c in "VWX"], ["/o/[0-9A-HJKMNP-TV-Z]{26}"]),
+        ([f"/h/{'AB12' * 3}{i}" for i in (1, 2, 3)], ["/h/[0-9A-F]{13}"]),
+        ([f"/t/dGhpc2lz{i}QTo4{i}x9Zw" for i in (1, 2, 3)], ["/t/[A-Za-z0-9_-]{18}"]),
+        ([f"/u/{name}@example.com" for name in ("ada", "bea", "cid")], [MAIL]),
+        ([f"/u/{name}%40example.com" for name in ("ada", "bea", "cid")], [MAIL]),
+        (["/OAuth2Callback3Handler", "/OAuth2Callback4Handler", "/OAuth2Callback5Handler"], None),
+        # Queries: names stay, values that are numbers may go, what is there or not is told apart.
+        (["/s?lat=1.5", "/s?lat=-2.5", "/s?lat=-3"], ["/s\\?lat=-?[0-9]+(?:\\.[0-9]+)?"]),
+        (["/s?a=1&b=2", "/s?b=2&a=1"], ["/s\\?a=1&b=2", "/s\\?b=2&a=1"]),
+        (["/s?1", "/s?2", "/s?3"], None),
+        (["/s?q=ada", "/s?q=bea", "/s?q=cid"], None),
+        (["/s?x==&&y", "/s?", "/s??"], None),
+        # Two values in each place prove nothing, in however many places.
+        ([f"/{i}/{j}/{k}" for i in "12" for j in "12" for k in "12"], None),
+        (["/" + "/".join("1" * 3000)], None),
         (["/a.b", "/a+b", "/(c)"], ["/\\(c\\)", "/a\\+b", "/a\\.b"]),
     ],
 )
-def test_generalise(paths: list[str], learned: list[str]) -> None:
-    """Exactly these patterns."""
-    assert sorted(patterns(*paths)) == sorted(learned)
+def test_generalise(paths: list[str], learned: list[str] | None) -> None:
+    """Exactly these patterns; None: each path as it was seen."""
+    expected = sorted(set(map(escape, paths))) if learned is None else sorted(learned)
+    assert sorted(patterns(*paths)) == expected
 
 
 elements = st.sampled_from(
@@ -126,7 +158,9 @@ def learned() -> policy.Learned:
 def test_learned_policy_as_written() -> None:
     """One policy for the endpoint, one rule for each peer and port, as CiliumNetworkPolicy."""
     (only,) = learned().policies
-    assert only["metadata"] == {"name": "learned-jobs-api", "namespace": "hr"}
+    about = only["metadata"]
+    assert (about["name"], about["namespace"]) == ("learned-jobs-api", "hr")
+    assert "toPorts[0].http[2]: 3 requests: GET /jobs/331, GET" in about["annotations"][learning.ANNOTATION]
     tweets = only["spec"]["ingress"][1]
     assert tweets["fromEndpoints"] == [{"matchLabels": {"app": "turtletweets"}}]
     assert tweets["toPorts"] == [
@@ -195,7 +229,7 @@ def test_many_names_are_left_to_a_person() -> None:
     names = ["ada", "bea", "cid", "dot", "eve", "fay", "gus", "hal", "ida", "joe"]
     found = policy.learn(policy.read_records(line(f"/users/{name}") for name in names), WORKLOADS)
     assert found.notes == (
-        "learned-jobs-api: 10 names below GET /users/ are allowed one by one; "
+        "hr/learned-jobs-api#ingress[0].toPorts[0]: 10 names below GET /users/ are allowed one by one; "
         "if they are values of a parameter, write /users/[^/]+ instead",
     )
 
@@ -207,7 +241,205 @@ def test_mixed_ports_are_allowed_whole_and_told() -> None:
     assert "allowed whole" in found.notes[0]
 
 
-@pytest.mark.parametrize("path", ["/a//b", "/a/../b", "/a/.", "/a%2Fb", "/%2e%2e/b", "/a\\b", "/a%00"])
-def test_ambiguous_paths_teach_nothing(path: str) -> None:
-    """A path that is refused wherever paths are judged makes no rule."""
-    assert is_ambiguous(path)
+pieces = st.sampled_from(
+    (
+        *("/", "//", ".", "..", ";", "a", "\\", "%", "%2", "?", "%zz"),
+        *(f"%{one:02x}" for one in range(256)),
+        "%2F",
+    )
+)
+
+
+@settings(max_examples=1000)
+@given(st.lists(pieces, max_size=5))
+def test_what_the_parser_refuses_teaches_nothing(written: list[str]) -> None:
+    """A path that servers may read differently is refused wherever paths are judged, so it makes no rule."""
+    path = "/" + "".join(written)
+    assert is_ambiguous(path) == (path_ambiguity(path.encode()) is not None)
+    assert policy.read_records([line(path)]).records == () or not is_ambiguous(path)
+
+
+def test_replicas_are_one_service() -> None:
+    """Endpoints that differ in what a rollout gives them teach one policy; so are peers one peer."""
+    replicas = [
+        Workload(f"api-{i}", "hr", {"app": "api", "pod-template-hash": f"h{i}"}, (ip_address(f"10.1.0.{i}"),))
+        for i in (1, 2, 3)
+    ]
+    callers = [Workload(f"web-{i}", "hr", {"app": "web"}, (ip_address(f"10.2.0.{i}"),)) for i in (1, 2, 3)]
+    log = [line(f"/jobs/{i}", endpoint=f"hr/api-{i}", peer=f"hr/web-{i}") for i in (1, 2, 3)]
+    (only,) = policy.learn(policy.read_records(log), (*replicas, *callers)).policies
+    assert only["metadata"]["name"] == "learned-api-1"
+    assert only["spec"]["endpointSelector"] == {"matchLabels": {"app": "api"}}
+    (rule,) = only["spec"]["ingress"]
+    assert rule["toPorts"][0]["rules"]["http"] == [{"method": "GET", "path": "/jobs/[0-9]+"}]
+
+
+def test_who_else_a_policy_selects_is_told() -> None:
+    """Default deny comes over all that the labels select, also over those of which nothing was seen."""
+    twin = Workload("other", "hr", {"app": "jobs-api"}, (ip_address("10.0.0.9"),))
+    found = policy.learn(policy.read_records([line()]), (*WORKLOADS, twin))
+    assert any("also select other, of which nothing was seen" in note for note in found.notes)
+
+
+def test_what_has_no_labels_is_not_selected_by_none() -> None:
+    """A selector without labels would be all of the namespace."""
+    bare = Workload("bare", "hr", {"pod-template-hash": "1"}, (ip_address("10.0.0.9"),))
+    found = policy.learn(
+        policy.read_records([line(endpoint="hr/bare"), line(peer="hr/bare")]), (*WORKLOADS, bare)
+    )
+    assert found.policies == ()
+    assert all("no labels to select it by" in note for note in found.notes)
+
+
+SCAN = [
+    *(line(path, peer="world", status=404) for path in ("/wp-admin", "/.env", "/phpmyadmin")),
+    *(line("/pay", status=status) for status in (404, 200)),
+    line("/login", status=401),
+    line("/gone", verdict="deny", status=404),
+]
+
+
+def test_what_servers_had_nothing_for_is_told() -> None:
+    """Rules that rest on 404 alone may be a scanner's: the notes say so, and they can be left out."""
+    seen = policy.read_records(SCAN)
+    kept = policy.learn(seen, WORKLOADS, ("audit", "deny"))
+    assert [one.refused for one in kept.evidence] == [0, 0, 1, 1, 1, 1]
+    (note,) = [note for note in kept.notes if "scanner" in note]
+    assert "3 of its rules" in note
+    assert any("lets anyone outside in" in note for note in kept.notes)
+    least = policy.learn(seen, WORKLOADS, ("audit", "deny"), leave_out_refused=True)
+    examples = [example for one in least.evidence for example in one.examples]
+    assert sorted(examples) == ["GET /gone", "GET /login", "GET /pay"]
+    assert least.notes == ("3 requests left out: servers answered that nothing is there",)
+
+
+def test_rules_for_one_port_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked for most is kept; the rest is told with an example."""
+    monkeypatch.setattr(learned_http, "MAX_RULES", 3)
+    log = [line(f"/users/{name}") for name in ("ada", "bea", "cid", "dot", "dot", "eve", "eve")]
+    found = policy.learn(policy.read_records(log), WORKLOADS)
+    http = found.policies[0]["spec"]["ingress"][0]["toPorts"][0]["rules"]["http"]
+    assert [rule["path"] for rule in http] == ["/users/ada", "/users/dot", "/users/eve"]
+    assert any("2 requests of 2 kinds left out, such as GET /users/bea" in note for note in found.notes)
+
+
+def test_what_cannot_be_a_rule_is_left_out_and_told() -> None:
+    """Patterns that are too long or too costly, methods that lint would doubt, hosts that nobody named."""
+    tail = "x" * 2000
+    log = [
+        *(line(f"/{tail}/{i}?next={tail}") for i in (1, 2, 3)),
+        line("/a", method="get"),
+        line("/b", direction="egress", peer="world", host="", peer_address="9.9.9.9:443", port=None),
+    ]
+    found = policy.learn(policy.read_records(log), WORKLOADS)
+    assert found.policies == ()
+    for part in ("not in upper case", "3 requests of 1 kinds left out", "they name no host"):
+        assert any(part in note for note in found.notes)
+
+
+parts = st.sampled_from(
+    (
+        *(
+            "jobs",
+            "admin",
+            "v1",
+            "v2",
+            "1.0",
+            "latest",
+            "a.b",
+            "x%20y",
+            "(x)",
+            "a+b",
+            "$",
+            "~u",
+            "1",
+            "22",
+            "333",
+        ),
+        *("4", "5.png", "6.png", "7.png", "ada@b.org", "bea@b.org", "cid@b.org", "2026-01-01", *IDS[:3], ""),
+    )
+)
+queries = st.sampled_from(
+    ("", "", "", "?page=1", "?page=2", "?page=3", "?q=x", "?", "?a=1&b=-2.5", "?t=a==&&z")
+)
+requests = st.builds(
+    lambda elements, query: "/" + "/".join(part for part in elements if part) + query,
+    st.lists(parts, max_size=4),
+    queries,
+) | st.builds("/jobs/{}/".format, parts.filter(bool))
+EGRESS = {"direction": "egress", "peer": "world", "peer_address": "9.9.9.9:443", "port": None}
+sides = st.sampled_from(
+    (
+        {},
+        {},
+        {"peer": "ops/batch"},
+        {"peer": "host"},
+        {"peer": "world"},
+        {"peer": "cidr:9.0.0.0/8"},
+        {"endpoint": "hr/turtletweets", "peer": "hr/jobs-api", "direction": "egress"},
+        EGRESS,
+        EGRESS | {"host": "api.example.com:8443"},
+        {"port": 5432, "protocol": "tcp"},
+        {"port": 53, "protocol": "udp", "direction": "egress", "peer": "world"},
+    )
+)
+logs = st.lists(
+    st.builds(
+        lambda path, method, side, status: line(path, method=method, status=status) | side,
+        requests,
+        st.sampled_from(("GET", "GET", "POST", "M-SEARCH", "X.Y")),
+        sides,
+        st.sampled_from((0, 200, 404)),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+def allows(revision: policy.NodePolicy, record: Record, **changed: Any) -> bool:
+    """Whether a revision lets a record pass, with some of it changed."""
+    one = replace(record, **changed)
+    number = {"world": revision.world.number, "host": revision.host.number}.get(one.peer)
+    if one.peer.startswith("cidr:"):
+        number = revision.identify(ip_network(one.peer[5:])[9]).number
+    if number is None:
+        number = revision.identity_of(*one.peer.split("/")).number
+    side = getattr(revision.endpoint(*one.endpoint.split("/")), one.direction)
+    verdict = side.decide(number, one.protocol, one.port)
+    if verdict.action.value == "redirect":
+        return bool(side.http(number, one.port).judge(one).allowed)
+    return bool(verdict.action.value == "pass")
+
+
+def loaded_and_compiled(found: policy.Learned) -> policy.NodePolicy:
+    """Learned policies in force; they must load without an error or a warning."""
+    loaded = policy.load([(f"{i}.json", json.dumps(one)) for i, one in enumerate(found.policies)])
+    assert (loaded.errors, loaded.warnings) == ((), ())
+    revision = policy.compile(loaded.rules, WORKLOADS, policy.Node(NODE.addresses, "policy"), 1)
+    assert revision.warnings == ()
+    return revision
+
+
+@settings(max_examples=300, deadline=None)
+@given(logs, st.randoms(use_true_random=False))
+def test_all_that_was_seen_is_allowed_and_what_is_near_is_not(log: list[dict[str, Any]], chance: Any) -> None:
+    """Every record passes the rules learned from it; other words, methods, ports and peers do not."""
+    records = policy.read_records(log).records
+    found = policy.learn(policy.Records(records, {}), WORKLOADS)
+    revision = loaded_and_compiled(found)
+    assert sum(one.requests for one in found.evidence) == len(records)
+    for record in records:
+        assert allows(revision, record)
+        assert not allows(revision, record, port=4444)
+        if not record.http:
+            continue
+        assert not allows(revision, record, method=b"DELETE")
+        assert not allows(
+            revision, record, path=record.path + b"/below" if b"?" not in record.path else b"/zz"
+        )
+        at = chance.randrange(record.path.count(b"/")) + 1
+        elements = record.path.partition(b"?")[0].split(b"/")
+        elements[at] = b"unseen"
+        assert not allows(revision, record, path=b"/".join(elements))
+    shuffled = chance.sample(log, len(log))
+    assert policy.learn(policy.read_records(shuffled), WORKLOADS) == found

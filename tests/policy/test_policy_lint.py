@@ -16,6 +16,28 @@ HTTP = "/0/ingress/0/toPorts/0/rules/http"
 WARNED = [
     (http_rule({"path": "/v1/"}), f"{HTTP}/0/path", "nothing below it", "write /v1/.*"),
     (http_rule({"path": "/a|/v1/"}), f"{HTTP}/0/path", "nothing below it", ""),
+    (http_rule({"path": "/v1/*"}), f"{HTTP}/0/path", "no globs", "write /v1/.*"),
+    (http_rule({"path": "/jobs?page=[0-9]+"}), f"{HTTP}/0/path", "optional", r"write \?"),
+    (http_rule({"path": "/jobs/[0-9]+"}, {"path": "/jobs/.*"}), f"{HTTP}/0", "http[1] matches all", ""),
+    (
+        http_rule({"path": "/jobs/.*"}, {"path": "/jobs/1/x", "method": "GET"}),
+        f"{HTTP}/1",
+        "http[0] matches all",
+        "",
+    ),
+    (
+        rule(ingress=[TWEETS, TWEETS | {"toPorts": PORT_80}]),
+        "/0/ingress/1/toPorts/0",
+        "decides nothing: */f0[0]#ingress[0] allows all",
+        "",
+    ),
+    ([rule(ingress=[TWEETS]), rule(ingress=[TWEETS])], "/1/ingress/0", "decides nothing", ""),
+    (
+        rule(ingressDeny=[{"fromEntities": ["all"]}, TWEETS]),
+        "/0/ingressDeny/1",
+        "ingressDeny[0] denies all",
+        "",
+    ),
     (http_rule({"path": "jobs/.*"}), f"{HTTP}/0/path", "matches no path", ""),
     (http_rule({"host": "api.example.com"}), f"{HTTP}/0/host", "match any character", r"write \."),
     (http_rule({"host": "^external-service.org$"}), f"{HTTP}/0/host", "match any character", ""),
@@ -70,6 +92,11 @@ def test_warned(document: Any, pointer: str, message: str, mend: str) -> None:
         http_rule({"path": "/a", "method": "GET"}, {"path": "/a", "method": "PUT"}),
         http_rule({"path": "/a"}, {"path": "/a", "headerMatches": [{"name": "A", "mismatch": "LOG"}]}),
         http_rule({"path": ".*x"}),
+        http_rule({"path": "/jobs.*", "method": "GET"}, {"path": "/jobs/1"}),
+        http_rule({"path": "/jobs/.*"}, {"path": "/jobs"}, {"path": "/job.*", "host": "a"}),
+        http_rule({"path": r"/jobs(\?page=[0-9]+)?"}, {"path": r"/a\?b=c"}, {"path": "/v1/$"}),
+        rule(ingress=[TWEETS | {"toPorts": PORT_80}, TWEETS | {"toPorts": [{"ports": [{"port": "81"}]}]}]),
+        [rule(ingress=[TWEETS], kproxy={"mode": "audit"}), rule(ingress=[TWEETS | {"toPorts": PORT_80}])],
         [http_rule({"path": "/a"}), rule(ingress=[TWEETS | {"toPorts": [{"ports": [{"port": "81"}]}]}])],
         [http_rule({"path": "/a"}), rule(endpointSelector={}, ingress=[TWEETS])],
         [http_rule({"path": "/a"}), rule(ingressDeny=[TWEETS])],
@@ -78,6 +105,25 @@ def test_warned(document: Any, pointer: str, message: str, mend: str) -> None:
 def test_not_warned(document: Any) -> None:
     """What people mean is not warned about."""
     assert load(document).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("own", "decided"),
+    [
+        ([{"pathPrefix": "/a"}, {"pathExact": "/a"}], 1),
+        ([{"pathPrefix": "/a"}, {"pathPrefix": "/a/b"}], 1),
+        ([{"pathPrefix": "/a"}, {"path": "/a/[0-9]+"}], 1),
+        ([{"path": "/a.*"}, {"pathPrefix": "/ab"}], 1),
+        ([{"pathPrefix": "/a"}, {"path": "/a[0-9]+"}], None),
+        ([{"pathPrefix": "/a"}, {"pathExact": "/ab"}], None),
+        ([{"pathPrefix": "/a/b"}, {"pathExact": "/a"}], None),
+    ],
+)
+def test_what_prefixes_cover(own: list[dict[str, Any]], decided: int | None) -> None:
+    """Whole elements, in kproxy's own rules too."""
+    ports = [PORT_80[0] | {"rules": {"kproxy": {"http": own}}}]
+    pointers = [one.pointer.rpartition("/")[2] for one in load(rule(ingress=[{"toPorts": ports}])).warnings]
+    assert pointers == ([] if decided is None else [str(decided)])
 
 
 def test_what_nothing_is_like() -> None:

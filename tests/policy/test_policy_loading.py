@@ -168,6 +168,7 @@ REFUSED = [
     ({"kind": 3}, "", "has no kind", "CiliumNetworkPolicy"),
     # Objects.
     (cnp({}), "", "has no spec", ""),
+    (cnp({}) | {"specs": [rule(ingress=[{}])]}, "/spec", "is empty beside specs", "leave it out"),
     (cnp(rule(ingress=[{}])) | {"apiVersion": "cilium.io/v1"}, "/apiVersion", "must be cilium.io/v2", ""),
     (
         cnp(rule(ingress=[{}])) | {"kind": "CiliumNetworkPolicies"},
@@ -175,7 +176,32 @@ REFUSED = [
         "not a kind",
         "CiliumNetworkPolicy",
     ),
-    (cnp(rule(ingress=[{}])) | {"description": "x"}, "/description", "not a field", "spec.description"),
+    (cnp(rule(ingress=[{}])) | {"Description": "x"}, "/Description", "not a field", "mean description?"),
+    (
+        cnp(rule(ingress=[{}])) | {"description": 1},
+        "/description",
+        "must be a string",
+        '"1"',
+    ),
+    # kproxy's own fields, where they do not stand.
+    (rule(ingress=[{}], mode="audit"), "/0/mode", "not a field", "kproxy: {mode"),
+    (rule(ingress=[{}], audit=True), "/0/audit", "not a field", "kproxy: {mode: audit}"),
+    (np({"ingressDeny": [{}]}), "/spec/ingressDeny", "not a field", "no deny rules"),
+    # Lists of objects.
+    ([cnp(rule(ingress=[{}])), rule(ingress=[{}])], "/1", "in a list of objects", "a kind and a spec"),
+    (
+        {"kind": "NetworkPolicyList", "items": [cnp(rule(ingress=[{}]))]},
+        "/items/0/kind",
+        "stands in a NetworkPolicyList",
+        "or a List",
+    ),
+    (
+        {"kind": "List", "items": [{"kind": "List", "items": [np({})]}]},
+        "/items/0",
+        "a list in a list",
+        "outer list",
+    ),
+    ({"kind": "List", "items": [[rule(ingress=[{}])]]}, "/items/0", "must be an object", ""),
     (cnp(rule(ingress=[{}])) | {"kind": "ClusterNetworkPolicy"}, "/kind", "tiers", ""),
     (cnp(rule(ingress=[{}]), name="a/b"), "/metadata/name", "not an object name", ""),
     (
@@ -216,6 +242,12 @@ REFUSED = [
     ),
     (np({"podSelector": {}, "policyTypes": ["Ingress"], "egress": [{}]}), "/spec/egress", "policyTypes", ""),
     (np({"endpointSelector": {}}), "/spec/endpointSelector", "not a field", "podSelector"),
+    (
+        np({"podSelector": {"matchLabels": {"k8s:app": "x"}}}),
+        "/spec/podSelector/matchLabels/k8s:app",
+        "not a label key",
+        "",
+    ),
 ]
 
 
@@ -321,6 +353,7 @@ def test_yaml_that_readers_could_disagree_on(text: str, line: int, message: str)
         ("[\n{]", 2, "not JSON"),
         ('[\n {"endpointSelector": {},\n "ingress": [{}],\n "ingress": [{}]}]', 4, "written twice"),
         ("[NaN]", 0, "NaN is not JSON"),
+        ('[\n{"x": ' + "9" * 10_000 + "}]", 2, "x is not a field"),
         ("[" * 100_000, 0, "too deeply"),
         ("3", 1, "must be an object or a list"),
         ("", 1, "not JSON"),
@@ -354,6 +387,38 @@ def test_names_of_rules() -> None:
         "*/jobs-rule#ingress[1].toPorts[0]",
         "hr/np#ingress[0].ports",
     ]
+
+
+def test_lists_of_one_kind_and_plain_lists_of_objects() -> None:
+    """The API server leaves kind and apiVersion out of the items; tools write objects into a bare array."""
+    spec = rule(ingress=[{}])
+    bare = [{"metadata": {"name": name}, "spec": spec} for name in ("a", "b")]
+    typed = {"apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicyList", "items": bare}
+    array = [cnp(spec), np({"ingress": [{}]}, "net")]
+    assert [one.name for one in rules_of(typed, array)] == ["*/a", "*/b", "hr/jobs", "hr/net"]
+
+
+def test_a_description_beside_the_spec_is_read_with_a_warning() -> None:
+    """Many published examples have it there, where a cluster would drop it."""
+    loaded = load(cnp(rule(ingress=[{}])) | {"description": "no one calls"})
+    assert (loaded.errors, loaded.rules[0].description) == ((), "no one calls")
+    assert [(one.pointer, one.mend) for one in loaded.warnings] == [
+        ("/description", "write it into the spec")
+    ]
+
+
+def test_a_byte_order_mark_is_passed_over() -> None:
+    """Some editors write it; it says nothing."""
+    text = "\ufeff" + json.dumps(cnp(rule(ingress=[{}])))
+    for file in ("x.json", "x.yaml", "x"):
+        assert [one.name for one in policy.load([(file, text)]).rules] == ["hr/jobs"]
+
+
+def test_an_object_written_with_a_doubled_key_is_no_rule() -> None:
+    """Not even what is left of it."""
+    text = '[{"endpointSelector": {}, "ingress": [{}], "ingress": [{}]}]'
+    loaded = policy.load([("x.json", text)])
+    assert (len(loaded.errors), loaded.rules) == (1, ())
 
 
 def test_one_object_stands_once() -> None:

@@ -33,6 +33,20 @@ def test_what_is_accepted_is_valid(written: list[Any]) -> None:
         VALIDATOR.validate(document)
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        [cnp(rule(ingress=[{}])), np({"ingress": [{}]})],
+        {"kind": "List", "items": [cnp(rule(ingress=[{}]))]},
+        {"kind": "NetworkPolicyList", "items": [{"metadata": {"name": "a"}, "spec": {"podSelector": {}}}]},
+    ],
+)
+def test_lists_are_valid(document: Any) -> None:
+    """Of objects, with and without their kinds."""
+    VALIDATOR.validate(document)
+    assert not policy.load([("x.json", json.dumps(document))]).errors
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in DATA.glob("*.yaml")))
 def test_public_examples(name: str) -> None:
     """A public example that the loader accepts is valid."""
