@@ -137,7 +137,8 @@ def _answer(claims: Sequence[Claim], denied_by: str) -> Answer:
     allows = [claim for claim in claims if not claim.deny]
     for claim in allows:
         if claim.http is None:
-            return _open(claim.rule, "allowed by rule", deny)
+            edits = tuple(rule for one in allows for rule in one.http or () if rule.edits)
+            return _open(claim.rule, "allowed by rule", deny, edits)
     if allows:
         return _judged(allows, deny)
     if denied_by:
@@ -145,10 +146,11 @@ def _answer(claims: Sequence[Claim], denied_by: str) -> Answer:
     return _open("", "no policy brings default deny", deny)
 
 
-def _open(rule: str, reason: str, deny: tuple[HttpRule, ...]) -> Answer:
-    if not deny:
+def _open(rule: str, reason: str, deny: tuple[HttpRule, ...], edits: tuple[HttpRule, ...] = ()) -> Answer:
+    """Allowed whatever is sent; rules that edit headers are heard all the same (Cilium, canShortCircuit)."""
+    if not (deny or edits):
         return Answer(Action.PASS, rule, reason)
-    return Answer(Action.REDIRECT, rule, "its requests are judged", deny=deny, open_by=rule, place=rule)
+    return Answer(Action.REDIRECT, rule, "its requests are judged", edits, deny, rule, rule)
 
 
 def _judged(allows: Sequence[Claim], deny: tuple[HttpRule, ...]) -> Answer:
