@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from kproxy.http1 import Http1Flow, HttpOptions
 from kproxy.judgement import Judgement, Rules
@@ -21,7 +22,8 @@ class Allowed:
     __slots__ = ("reason", "rule")
 
     verdict, allowed, path_judged = "allow", True, False
-    edits: Sequence[object] = ()
+    edits: Sequence[Any] = ()
+    guarded: frozenset[bytes] = frozenset()
 
     def __init__(self, rule: str, reason: str) -> None:
         self.rule, self.reason = rule, reason

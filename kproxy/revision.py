@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from kproxy.config import Config
 from kproxy.directory import Directory
-from kproxy.reload import Wanted
+from kproxy.reload import Wanted, problem
 from kproxy.state import ReloadStatus
 from policy import NodePolicy
 
@@ -37,7 +37,8 @@ class Revision:
     def take_over(self, wanted: Wanted, policy: NodePolicy) -> None:
         """From here on this is in force."""
         self.wanted, self.policy = wanted, policy
-        self.reload = ReloadStatus(ok=True, time=_now(), warnings=wanted.warnings)
+        warnings = (*wanted.warnings, *map(str, map(problem, policy.warnings)))
+        self.reload = ReloadStatus(ok=True, time=_now(), warnings=warnings)
 
     def keep(self, errors: tuple[str, ...]) -> None:
         """What was read is wrong, and the last good state stays."""

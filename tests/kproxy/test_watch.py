@@ -190,7 +190,7 @@ async def test_other_files_do_not_matter(tree: Path) -> None:
 async def test_lost_notifications(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the kernel says nothing, the periodic look finds the change."""
     monkeypatch.setattr(watch, "LOOK_MS", 100)
-    monkeypatch.setattr(watch, "folders", lambda paths: {str(elsewhere): (0, 0)})
+    monkeypatch.setattr(watch, "folders", lambda paths, deep: {str(elsewhere): (0, 0)})
     elsewhere = tree / "elsewhere"
     elsewhere.mkdir()
     async with watching(tree / "endpoints.json") as seen:
