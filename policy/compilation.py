@@ -268,6 +268,9 @@ class _Resolver:
             key = (tuple(own), tuple(named.items()), bool(extra))
             if key not in shared:
                 claims = [claim for i in own for claim in clauses[i].claims(named)]
+                if extra:
+                    # What the node sends is not policy's to judge or edit, but where policy denies it.
+                    claims = [claim for claim in claims if claim.deny or claim.http is None]
                 shared[key] = self._ports([*claims, *extra], default)
             if shared[key].pieces:
                 found[number] = shared[key]

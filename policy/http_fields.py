@@ -129,6 +129,11 @@ def _check_header_match(at: Cursor, read: dict[str, Any]) -> None:
     mismatch, name = read.get("mismatch"), read.get("name", "")
     if mismatch in ("ADD", "REPLACE") and not at.value.get("value") and "secret" not in at.value:
         at.error(f"{mismatch} needs a value or a secret to put into the header")
+    if mismatch == "DELETE" and not at.value.get("value") and "secret" not in at.value:
+        at.warn(
+            "DELETE without a value removes nothing: without one, any header of that name is as expected",
+            "give the value that may stay, or one that nobody sends",
+        )
     if mismatch in ("ADD", "DELETE", "REPLACE") and re.sub("[^0-9a-z]", "-", name.lower()) in _NEVER_EDITED:
         at.at("name").error(
             f"{name} frames or routes the message, or concerns one connection alone: "

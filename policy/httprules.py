@@ -71,9 +71,10 @@ class HttpRules:
         denials = list(deny)
         self.rules = (*usable, *denials)
         self.path_judged = any(rule.judges_path for rule in self.rules)
-        headers = [HeaderRule(rule, known) for rule in usable]
-        self._headers = headers if any(rule.header_matches for rule in usable) else None
-        self._guarded = frozenset().union(*(one.guarded for one in headers))
+        asked = any(rule.header_matches for rule in usable)
+        headers = [HeaderRule(rule, known) for rule in usable] if asked else []
+        self._headers = headers or None
+        self._guarded = frozenset[bytes]().union(*(one.guarded for one in headers))
         self._allowed = [self._answer("allow", rule.name, "allowed by rule") for rule in usable]
         self._allow = engine.build(usable, self._allowed)
         self._impossible = {

@@ -15,7 +15,7 @@ from parsers.http1.boundary import END, bare_line_break
 from parsers.http1.framing import FRAMING_NAMES, canonical
 from parsers.http1.grammar import TCHAR, TOKEN, control_re
 from parsers.http1.limits import MAX_CHUNK, MAX_CHUNK_DIGITS, Limits
-from parsers.http1.reasons import refusal
+from parsers.http1.reasons import name_in, refusal
 from parsers.http1.syntax import check_fields
 
 _DIGITS: Final = rb"[0-9A-Fa-f]{1,%d}" % MAX_CHUNK_DIGITS
@@ -153,9 +153,9 @@ class ChunkedScanner:
         whole = data.rfind(b"\r\n", start - 2, end) + 2
         _check_trailers(data[start:whole], self._limits)
         if control_re.search(data, whole, end) or bare_line_break(data, whole, end, final=False) >= 0:
-            raise refusal("trailer", data[whole:end])
+            raise refusal("trailer", name_in(data[whole:end]))
         if len(data) >= stop:
-            raise refusal("limit_trailers", data[start:stop])
+            raise refusal("limit_trailers", name_in(data[start:stop]))
 
 
 def _pass_whole_chunks(data: bytes, at: int) -> int:
@@ -176,12 +176,12 @@ def _pass_whole_chunks(data: bytes, at: int) -> int:
 def _check_trailers(section: bytes, limits: Limits) -> tuple[bytes, ...]:
     """Check whole trailer lines, each with its CRLF, and give their names in lower case."""
     if control_re.search(section) or bare_line_break(section, 0, len(section), final=True) >= 0:
-        raise refusal("trailer", section)
+        raise refusal("trailer", name_in(section))
     lines = section.split(b"\r\n")[:-1]
     try:
         check_fields(lines, limits.max_trailer_fields, "limit_trailers")
     except ParseError as error:
-        raise error if error.reason == "limit_trailers" else refusal("trailer", section) from None
+        raise error if error.reason == "limit_trailers" else refusal("trailer", name_in(section)) from None
     names = tuple(line.partition(b":")[0].lower() for line in lines)
     for name in names:
         if canonical(name) in _FORBIDDEN_TRAILERS:

@@ -79,6 +79,12 @@ REASONS: Final[dict[str, tuple[int, str]]] = {
 }
 
 
+def name_in(line: bytes) -> bytes:
+    """What is shown of a field line, whole or not: its name, as its value may be a credential."""
+    name, colon, _ = line.partition(b":")
+    return name if colon and not name.startswith((b" ", b"\t")) else b""
+
+
 def refusal(reason: str, seen: bytes | bytearray | memoryview = b"") -> ParseError:
     """The exception for `reason`, a key of REASONS, with what was seen quoted and bounded."""
     status, meaning = REASONS[reason]

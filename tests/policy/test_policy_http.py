@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from rules_world import OTHER, cnp, compiled, get, http_rule, judge, l4, number, rule, rules_of
+from rules_world import OTHER, cnp, compiled, get, http_rule, judge, l4, load, number, rule, rules_of
 
 import policy
 from policy import HeaderEdit, httprules
@@ -262,6 +262,21 @@ def test_a_port_that_is_open_edits_all_the_same() -> None:
     assert [str(edit) for edit in answer.edits] == ["replace authorization"]
     assert not judge(revision, get("/b")).edits
     assert l4(compiled(http_rule(matching(None, value="a")), wide), "10.0.0.3") == "pass"
+
+
+def test_what_the_node_sends_is_not_edited() -> None:
+    """The node may reach its workloads whatever is sent, also where an edit lacks its secret."""
+    revision = compiled(http_rule(matching("REPLACE", secret=SECRET)))
+    assert l4(revision, "10.0.0.3") == "redirect"
+    host = revision.endpoint("hr", "jobs-api").ingress.decide(revision.host.number, policy.TCP, 80)
+    assert host.action is policy.Action.PASS
+
+
+def test_delete_without_a_value_is_a_warning() -> None:
+    """It removes nothing, as any header is then as expected; a person likely means the opposite."""
+    loaded = load(http_rule({"headerMatches": [{"name": "X-Role", "mismatch": "DELETE"}]}))
+    assert "removes nothing" in loaded.warnings[0].message
+    assert not judge(compiled(http_rule(matching("DELETE"))), get("/", ("authorization", "x"))).edits
 
 
 def test_edited_headers_are_guarded() -> None:
