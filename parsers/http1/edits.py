@@ -7,7 +7,9 @@ message:
   punctuation alone is refused;
 - whoever comes next drops what Connection names (RFC 9110 section 7.6.1), so an edited field may not be named
   there, whether the client sent it or the edit adds it;
-- some servers merge trailers into the headers (RFC 9110 section 6.5.1), so no trailer may bear its name.
+- some servers merge trailers into the headers (RFC 9110 section 6.5.1), so no trailer may bear its name;
+- TRACE is answered with the request as it arrived (RFC 9110 section 9.3.8), which would hand the client a
+  credential that a rule puts in.
 """
 
 from __future__ import annotations
@@ -52,10 +54,12 @@ def _canonical(names: Names) -> Names:
 
 
 def check_head(head: RequestHead, guarded: Names) -> None:
-    """Refuse a head by which the edits of the `guarded` fields (lower case) could be undone or evaded.
+    """Refuse a head by which the edits of the `guarded` fields (lower case) could be undone, evaded or read back.
 
-    Raises ParseError edit_look_alike, connection_option.
+    Raises ParseError edit_trace, edit_look_alike, connection_option.
     """
+    if head.method == b"TRACE":
+        raise refusal("edit_trace")
     alike = _canonical(guarded)
     for name, _ in head.headers:
         if name not in guarded and canonical(name) in alike:

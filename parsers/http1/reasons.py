@@ -50,6 +50,7 @@ REASONS: Final[dict[str, tuple[int, str]]] = {
     "length_and_chunked": (_BAD, "both Content-Length and Transfer-Encoding"),
     "field_look_alike": (_BAD, "a field that some servers take for a framing field"),
     "edit_look_alike": (_BAD, "a field that some servers take for one that a rule edits"),
+    "edit_trace": (_BAD, "TRACE, whose answer would show the client what a rule puts into its headers"),
     "unexpected_body": (_BAD, "a body on GET, HEAD, OPTIONS or TRACE, which servers may read as a request"),
     "chunk_size": (_BAD, "a chunk size that is not 1 to 8 hexadecimal digits, or too large"),
     "chunk_extension": (_BAD, "a malformed chunk extension"),

@@ -156,6 +156,13 @@ STORIES = {
         abort   trailer_field
         refused trailer_field 0
     """,
+    "TRACE would hand the client what a rule puts in": """
+        client  TRACE /add HTTP/1.1¶Host: a¶¶
+        >client HTTP/1.1 400 …
+        refused edit_trace 400
+        >server END
+        >client END
+    """,
     "requests before the refused one are answered": """
         client  {get}GET /add HTTP/1.1¶Host: a¶X-User_: 1¶X.Token: 1¶¶
         >server {get}

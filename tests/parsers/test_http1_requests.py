@@ -578,7 +578,7 @@ def test_bodies_on_get_pass_where_allowed() -> None:
 def test_every_reason_can_happen() -> None:
     """Each reason in the table is shown by a case, but for those that others tell: the flow, h11, the edits."""
     shown = {reason for reason, _ in REFUSED.values()} | {reason for reason, _, _ in AT_THE_LIMIT.values()}
-    assert set(REASONS) - shown == {"truncated", "malformed", "edit_look_alike"}
+    assert set(REASONS) - shown == {"truncated", "malformed", "edit_look_alike", "edit_trace"}
 
 
 @pytest.mark.parametrize(
