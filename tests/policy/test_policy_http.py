@@ -178,6 +178,7 @@ def test_header_matches(mismatch: str | None, sent: str | None, edits: list[str]
     assert answer.allowed is (edits is not None)
     assert [edit.op for edit in answer.edits] == (edits or [])
     assert all(edit.value == (b"" if edit.op == "delete" else AUTH) for edit in answer.edits)
+    assert {edit.name for edit in answer.edits if edit.op != "log"} <= answer.guarded
 
 
 def test_secrets_are_not_shown() -> None:
