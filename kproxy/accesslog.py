@@ -70,6 +70,12 @@ class AccessLine(msgspec.Struct, frozen=True, kw_only=True):
         Also | None,
         Meta(description="The endpoint, direction and rule of the other policy that let the request pass."),
     ] = None
+    edits: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="What headerMatches did, in turn, without values: add, delete, replace or log NAME."
+        ),
+    ] = ()
     detail: Annotated[str | None, Meta(description="What was wrong, where the verdict is error.")] = None
     truncated: Annotated[bool, Meta(description="A field was cut at limits.accessLogFieldBytes.")] = False
 

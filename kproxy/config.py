@@ -55,6 +55,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
         tuple[str, ...], Meta(min_length=1, description="Folders and files of rules (*.json, *.yaml, *.yml).")
     ]
     endpoints: Annotated[str, Meta(description="The endpoints file.")]
+    secrets: Annotated[
+        str | None,
+        Meta(description="Folder of the secrets that headerMatches name, as NAMESPACE/NAME; null: none."),
+    ] = None
     fail_mode: Annotated[
         Literal["closed", "open"],
         Meta(description="What happens to redirected connections while the proxy is down."),
@@ -145,7 +149,7 @@ def _admin(text: str) -> Iterator[Mistake]:
 
 
 def _paths(config: Config) -> Iterator[Mistake]:
-    named = {"/endpoints": config.endpoints, "/accessLog": config.access_log}
+    named = {"/endpoints": config.endpoints, "/accessLog": config.access_log, "/secrets": config.secrets}
     named |= {f"/rules/{index}": path for index, path in enumerate(config.rules)}
     for pointer, path in named.items():
         if path is not None and (not path or "\0" in path):
@@ -167,5 +171,6 @@ def _resolve(config: Config, folder: Path) -> Config:
         config,
         rules=tuple(str(folder / path) for path in config.rules),
         endpoints=str(folder / config.endpoints),
+        secrets=None if config.secrets is None else str(folder / config.secrets),
         access_log=log if log in (None, STDOUT) else str(folder / str(log)),
     )

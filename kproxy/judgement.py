@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from policy import Edited
+
 
 class Judgement(Protocol):
     """What a rule set says of one request; immutable, and the same object for the same rule."""
@@ -37,7 +39,11 @@ class Judgement(Protocol):
 
     @property
     def edits(self) -> Sequence[Any]:
-        """Header edits that the rule asks for."""
+        """Header edits that the rules ask for, in turn; `str` of one tells it without its value."""
+
+    @property
+    def guarded(self) -> frozenset[bytes]:
+        """Headers that rules in force may edit, in lower case: what stands for one by another name is refused."""
 
 
 class Rules(Protocol):
@@ -58,6 +64,7 @@ class Whole:
 
     path_judged = False
     edits: Sequence[Any] = ()
+    guarded: frozenset[bytes] = frozenset()
 
     def __init__(self, verdict: str, rule: str, reason: str) -> None:
         self.verdict, self.rule, self.reason = verdict, rule, reason
@@ -79,7 +86,17 @@ class PairJudgement:
     one that the log line tells of.
     """
 
-    __slots__ = ("allowed", "asked", "edits", "path_judged", "reason", "rule", "teller", "verdict")
+    __slots__ = (
+        "allowed",
+        "asked",
+        "edits",
+        "guarded",
+        "path_judged",
+        "reason",
+        "rule",
+        "teller",
+        "verdict",
+    )
 
     def __init__(self, egress: Judgement, ingress: Judgement | None) -> None:
         told_by_ingress = ingress is not None and _WEIGHT[ingress.verdict] > _WEIGHT[egress.verdict]
@@ -92,6 +109,7 @@ class PairJudgement:
         self.reason = teller.reason
         self.path_judged = any(one.path_judged for one in self.asked)
         self.edits = tuple(edit for one in self.asked for edit in one.edits)
+        self.guarded = frozenset[bytes]().union(*(one.guarded for one in self.asked))
 
 
 _WEIGHT = {"allow": 0, "audit": 1, "deny": 2}
@@ -115,9 +133,13 @@ class PairRules:
         self._pairs: dict[tuple[int, int], PairJudgement] = {}
 
     def judge(self, request: Any, /) -> PairJudgement:
-        """Give the verdict of both; ingress is not asked about what egress denies."""
+        """Give the verdict of both: ingress is asked about what egress lets through, as it edited it.
+
+        So it would be, were the server on another node.
+        """
         egress = self._egress.judge(request)
-        ingress = self._ingress.judge(request) if egress.allowed else None
+        seen = Edited(request, egress.edits) if egress.edits else request
+        ingress = self._ingress.judge(seen) if egress.allowed else None
         # The pair holds both verdicts, so that neither id can come to mean another object while it is here.
         pair = self._pairs.get((id(egress), id(ingress)))
         return pair if pair is not None else self._remember(egress, ingress)

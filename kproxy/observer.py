@@ -218,7 +218,9 @@ class FlowObserver:
             teller = judgement.teller
             also = b"".join(_also(side, one) for side, one in counted if side is not self._sides[teller])
         told = _told(judgement.verdict, judgement.rule, judgement.reason)
-        self._told = self._place(teller) + told + (also if judgement.allowed else b"")
+        if judgement.allowed:
+            told += also + _edits(judgement)
+        self._told = self._place(teller) + told
         self._cells = tuple(self._cell(side, one) for side, one in counted)
         self._judgement = judgement
 
@@ -272,6 +274,12 @@ def _placed(side: Side, flow: int, protocol: str, tier: bytes) -> bytes:
     endpoint, direction, peer, address, port = side
     who = (_name(endpoint), _name(direction), _name(peer), quoted_text(address), port)
     return _PLACED % (*who, flow, _name(protocol), tier)
+
+
+def _edits(judgement: Judgement) -> bytes:
+    """Say what was done to which header; the values are nobody's to read."""
+    shown = b",".join(_name(str(edit)) for edit in judgement.edits)
+    return b',"edits":[%b]' % shown if shown else b""
 
 
 def _also(side: Side, judgement: Judgement) -> bytes:

@@ -47,7 +47,7 @@ def run(config: Config) -> int:
         KproxyError, SockmapError: it cannot start.
     """
     # From here on changes are noticed: none that comes while the files are read is missed.
-    watch = Watch((*config.rules, config.endpoints))
+    watch = Watch((*config.rules, config.endpoints), [config.secrets] if config.secrets else [])
     wanted = reload.read(config)
     with contextlib.ExitStack() as undo:
         hooks = undo.enter_context(Hooks())

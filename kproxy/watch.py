@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 
 from watchfiles import Change
 from watchfiles._rust_notify import RustNotify  # documented; awatch would miss what changes between two calls
@@ -33,25 +33,26 @@ Fingerprint = Mapping[str, tuple[int, ...]]
 
 
 class Watch:
-    """Files and folders under watch; a folder stands for the files directly in it.
+    """Files and folders under watch; a folder stands for the files directly in it, one of `deep` for those below.
 
     Make it before the files are read for the first time: what changes from then on is reported.  Names that
     begin with a dot are left out.  Raises FileError where a path is not there.
     """
 
-    def __init__(self, paths: Iterable[str]) -> None:
-        self._paths = tuple(paths)
+    def __init__(self, paths: Iterable[str], deep: Iterable[str] = ()) -> None:
+        self._deep = frozenset(deep)
+        self._paths = (*paths, *sorted(self._deep))
         if missing := [path for path in self._paths if not os.path.exists(path)]:
             mend = "check the path, or make the folder"
             raise FileError([Problem(path, 0, "", "is not there", mend) for path in missing])
-        self._known = fingerprint(self._paths)
+        self._known = fingerprint(self._paths, self._deep)
 
     async def changes(self) -> AsyncIterator[frozenset[str]]:
         """Yield the files that changed, came or went, each time that some did, until it is cancelled."""
         stop = threading.Event()
         try:
             while True:
-                places = await asyncio.to_thread(folders, self._paths)
+                places = await asyncio.to_thread(folders, self._paths, self._deep)
                 try:
                     notify = RustNotify(list(places), False, False, LOOK_MS, False, True)
                 except FileNotFoundError:
@@ -70,7 +71,7 @@ class Watch:
         while True:
             if changed := await self._look():
                 yield changed
-            if await asyncio.to_thread(folders, self._paths) != places:
+            if await asyncio.to_thread(folders, self._paths, self._deep) != places:
                 return
             while not self._matters(
                 await asyncio.to_thread(notify.watch, DEBOUNCE_MS, STEP_MS, LOOK_MS, stop)
@@ -79,7 +80,7 @@ class Watch:
 
     async def _look(self) -> frozenset[str]:
         """Compare with what was known, and know the new state."""
-        known, now = self._known, await asyncio.to_thread(fingerprint, self._paths)
+        known, now = self._known, await asyncio.to_thread(fingerprint, self._paths, self._deep)
         self._known = now
         return frozenset(name for name in known.keys() | now.keys() if known.get(name) != now.get(name))
 
@@ -91,10 +92,10 @@ class Watch:
         return any(kind != Change.modified or os.path.realpath(name) in names for kind, name in found)
 
 
-def fingerprint(paths: Iterable[str]) -> Fingerprint:
-    """Describe every file behind `paths`."""
+def fingerprint(paths: Iterable[str], deep: Collection[str] = ()) -> Fingerprint:
+    """Describe every file behind `paths`, and of those in `deep` what lies below too."""
     marks = {}
-    for name in _files(paths):
+    for name in _files(paths, deep):
         try:
             found = os.stat(name)
         except OSError:
@@ -103,14 +104,15 @@ def fingerprint(paths: Iterable[str]) -> Fingerprint:
     return marks
 
 
-def folders(paths: Iterable[str]) -> Mapping[str, tuple[int, int]]:
+def folders(paths: Iterable[str], deep: Collection[str] = ()) -> Mapping[str, tuple[int, int]]:
     """Give every folder in which a change can change what `paths` lead to, with its device and inode.
 
     That is the folder of each path and of each file, and the folder of what a link really leads to.
     """
     watched = tuple(paths)
-    found = {path for path in watched if os.path.isdir(path)}
-    for name in (*watched, *_files(watched)):
+    below = tuple(_files(watched, deep))
+    found = {path for path in (*watched, *_files(deep, deep)) if os.path.isdir(path)}
+    for name in (*watched, *below):
         found.add(os.path.dirname(os.path.abspath(name)))
         if os.path.islink(name):
             found.add(os.path.dirname(os.path.realpath(name)))
@@ -122,13 +124,26 @@ def folders(paths: Iterable[str]) -> Mapping[str, tuple[int, int]]:
     return places
 
 
-def _files(paths: Iterable[str]) -> Iterator[str]:
+DEPTH = 3
+"""How far below a deep folder is looked: `namespace/name/key` of a secret."""
+
+
+def _files(paths: Iterable[str], deep: Collection[str] = ()) -> Iterator[str]:
     for path in paths:
-        if not os.path.isdir(path):
+        if os.path.isdir(path):
+            yield from _entries(path, DEPTH if path in deep else 1)
+        else:
             yield path
-            continue
-        try:
-            names = os.listdir(path)
-        except OSError:
-            continue  # The folder went meanwhile: its files are not there.
-        yield from (os.path.join(path, name) for name in names if not name.startswith("."))
+
+
+def _entries(folder: str, depth: int) -> Iterator[str]:
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return  # The folder went meanwhile: its files are not there.
+    for name in names:
+        if not name.startswith("."):
+            path = os.path.join(folder, name)
+            yield path
+            if depth > 1 and os.path.isdir(path):
+                yield from _entries(path, depth - 1)

@@ -9,6 +9,8 @@ from policy.compilation import ALLOW_LOCALHOST, EndpointPolicy, NodePolicy, comp
 from policy.directions import DirectionPolicy, L4Entry, NotJudged
 from policy.errors import AddressConflict, CompileError, PolicyError, Problem, UnknownEndpoint
 from policy.explanation import Candidate, Explanation, Party, Reach, Side, UnknownParty, explain, party, reach
+from policy.header_matches import Edited, secrets_named
+from policy.http_fields import MAX_HEADER_VALUE, value_fault
 from policy.httprules import AuditedRules, HttpRules
 from policy.identities import Identity, Node, Prefix, Workload
 from policy.learning import Evidence, Learned, learn
@@ -22,6 +24,7 @@ from policy.verdicts import Action, HeaderEdit, Judgement, L4Verdict, Request
 
 __all__ = [
     "ALLOW_LOCALHOST",
+    "MAX_HEADER_VALUE",
     "TCP",
     "UDP",
     "Action",
@@ -32,6 +35,7 @@ __all__ = [
     "CompileError",
     "Difference",
     "DirectionPolicy",
+    "Edited",
     "EndpointPolicy",
     "Evidence",
     "Explanation",
@@ -70,4 +74,6 @@ __all__ = [
     "reach",
     "read_records",
     "rules_schema",
+    "secrets_named",
+    "value_fault",
 ]

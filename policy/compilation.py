@@ -12,12 +12,27 @@ from dataclasses import dataclass
 from policy import labels
 from policy.directions import DirectionPolicy, Judges, Piece, Ports
 from policy.errors import CompileError, Problem, UnknownEndpoint
-from policy.httprules import AuditedRules, HttpRules, Miss, Secrets, missing_secret
+from policy.header_matches import Secrets, missing_secret
+from policy.httprules import AuditedRules, HttpRules, Miss
 from policy.identities import HOST, Address, Identities, Identity, Node, Prefix, Workload
 from policy.indexes import TooCostly
 from policy.intervals import Answer, Claim, Default, Interval, Outcome, resolve
 from policy.lint import all_rules, lint_world
-from policy.model import EVERY_PORT, TCP, UDP, Direction, HttpRule, Mode, Policy, PortRule, PortSpec, Rule
+from policy.model import (
+    EDITING,
+    EVERY_PORT,
+    TCP,
+    UDP,
+    Direction,
+    HeaderMatch,
+    HttpRule,
+    Mode,
+    Policy,
+    PortRule,
+    PortSpec,
+    Rule,
+    all_http_rules,
+)
 from policy.selectors import LabelIndex, PeerSelector, members_of
 from policy.verdicts import Action, L4Verdict, described
 
@@ -66,6 +81,7 @@ class NodePolicy:
         self.revision = revision
         self.rules = rules
         self.workloads = workloads
+        self.secrets = secrets
         self._identities = Identities(workloads, node, _peer_selectors(rules), _port_names(rules))
         self._resolver = _Resolver(self._identities, node, secrets)
         self._by_name = {(workload.namespace, workload.name): workload for workload in workloads}
@@ -169,13 +185,17 @@ def _selecting(policies: Sequence[Policy], workloads: Sequence[Workload]) -> lis
 
 def _secret_warnings(policies: Iterable[Policy], secrets: Secrets) -> tuple[Problem, ...]:
     return tuple(
-        http.place.problem(f"there is no secret {match.secret}: the rule allows nothing")
-        for rule in all_rules(policies)
-        for port in rule.ports or ()
-        for http in port.http or ()
+        http.place.problem(f"there is no secret {match.secret}: {_without_secret(match)}")
+        for http in all_http_rules(policies)
         for match in http.header_matches
         if missing_secret(match, secrets)
     )
+
+
+def _without_secret(match: HeaderMatch) -> str:
+    if match.mismatch in EDITING:
+        return f"{match.name.decode()} cannot be edited, and requests that the rule matches are denied"
+    return "the rule allows nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +276,9 @@ class _Resolver:
             key = (tuple(own), tuple(named.items()), bool(extra))
             if key not in shared:
                 claims = [claim for i in own for claim in clauses[i].claims(named)]
+                if extra:
+                    # What the node sends is not policy's to judge or edit, but where policy denies it.
+                    claims = [claim for claim in claims if claim.deny or claim.http is None]
                 shared[key] = self._ports([*claims, *extra], default)
             if shared[key].pieces:
                 found[number] = shared[key]

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from policy import conditions
 from policy.compilation import NodePolicy
 from policy.errors import PolicyError
+from policy.header_matches import Edited, Secrets, is_expected, missing_secret
 from policy.identities import Identity, Workload
 from policy.model import (
     EVERY_PORT,
@@ -25,7 +26,7 @@ from policy.model import (
     QueryTest,
     Rule,
 )
-from policy.verdicts import Action, HeaderEdit, Request
+from policy.verdicts import Action, Request
 
 
 class UnknownParty(PolicyError):
@@ -63,7 +64,8 @@ class Side:
     rule: str
     reason: str
     candidates: tuple[Candidate, ...]
-    edits: tuple[HeaderEdit, ...] = ()
+    edits: tuple[str, ...] = ()
+    """What is done to which header, without values: `add x-token`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +111,10 @@ def explain(
     """What becomes of a connection, or of a request on it: the client's egress, then the server's ingress."""
     sides = []
     if client.workload is not None:
-        sides.append(_side(revision, "egress", client.workload, server, port, protocol, request))
+        side, request = _side(revision, "egress", client.workload, server, port, protocol, request)
+        sides.append(side)
     if server.workload is not None:
-        sides.append(_side(revision, "ingress", server.workload, client, port, protocol, request))
+        sides.append(_side(revision, "ingress", server.workload, client, port, protocol, request)[0])
     if not sides:
         return Explanation("allow", "", "neither end is a known workload: no policy is asked", ())
     strictest = max(sides, key=lambda side: _WEIGHT[side.verdict])
@@ -129,14 +132,16 @@ def _side(
     port: int,
     protocol: int,
     request: Request | None,
-) -> Side:
+) -> tuple[Side, Request | None]:
+    """The answer of one side, and the request as it goes on from there."""
     policy = getattr(revision.endpoint(endpoint.namespace, endpoint.name), direction)
     answer = policy.decide(peer.identity.number, protocol, port)
-    verdict, edits = _word(answer.action, answer.audit), ()
-    rule, reason = answer.rule, answer.reason
+    verdict, rule, reason = _word(answer.action, answer.audit), answer.rule, answer.reason
+    forwarded, edits = request, tuple[str, ...]()
     if answer.action is Action.REDIRECT and request is not None:
         judgement = policy.http(peer.identity.number, port).judge(request)
-        verdict, rule, reason, edits = judgement.verdict, judgement.rule, judgement.reason, judgement.edits
+        verdict, rule, reason = judgement.verdict, judgement.rule, judgement.reason
+        edits, forwarded = tuple(map(str, judgement.edits)), Edited(request, judgement.edits)
     owner = endpoint if direction == "ingress" else peer.workload
     ports = {name.lower(): number for name, number in owner.ports.items()} if owner else {}
     asked = _Asked(revision, peer, port, protocol, request, ports)
@@ -146,9 +151,10 @@ def _side(
         for candidate in _candidates(one, getattr(one, direction), asked)
     )
     nearest = sorted(candidates, key=lambda candidate: candidate.distance)
-    return Side(
+    side = Side(
         endpoint.full_name, direction, peer.identity.name, verdict, rule, reason, tuple(nearest), edits
     )
+    return side, forwarded
 
 
 def _word(action: Action, audit: bool) -> str:
@@ -185,7 +191,10 @@ def _at_port(kind: str, rule: Rule, port: PortRule | None, asked: _Asked) -> Ite
         yield Candidate(name, kind, (*who, *where), distance=(len(who), len(where), 0))
         return
     for http in port.http:
-        what = tuple(request_failures(http, asked.request, deny=kind.startswith("deny")))
+        what = (
+            *request_failures(http, asked.request, deny=kind.startswith("deny")),
+            *_header_failures(http, asked.request, asked.revision.secrets),
+        )
         distance = (len(who), len(where), len(what))
         yield Candidate(http.name, kind, (*who, *where, *what), http.description, distance)
 
@@ -231,10 +240,17 @@ def request_failures(rule: HttpRule, request: Request, *, deny: bool = False) ->
             kind = "header" if isinstance(test, HeaderTest) else "query"
             wanted = f" with the value {_shown(test.value)}" if test.value is not None else ""
             yield f"{kind}: there is no {test.name.decode('latin-1')}{wanted}"
+
+
+def _header_failures(rule: HttpRule, request: Request, secrets: Secrets) -> Iterator[str]:
+    """The same for headerMatches, whose values are never shown."""
     for match in rule.header_matches:
-        # A secret's value is not known here, and never shown.
         sent = conditions.joined(request.headers, match.name)
-        if match.mismatch is Mismatch.FAIL and (sent is None or (not match.secret and sent != match.value)):
+        if missing_secret(match, secrets):
+            yield f"header: {match.name.decode()} cannot be judged, as there is no secret {match.secret}"
+        elif match.mismatch is Mismatch.FAIL and not is_expected(
+            sent, secrets.get(match.secret, match.value)
+        ):
             yield f"header: {match.name.decode()} does not have the value that the rule wants"
 
 

@@ -7,11 +7,12 @@ stand under a key named `kproxy`, so that no one takes them for Cilium's.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from policy.model import HeaderMatch, HeaderTest, HttpRule, Mismatch, QueryTest
 from policy.patterns import BadPattern, Pattern, pattern
-from policy.shapes import Choice, Cursor, ListOf, Record, Shape, Text, Then, Unsupported
+from policy.shapes import Choice, Cursor, ListOf, Record, Shape, Text, Then, Unsupported, kind_of
 
 # RFC 9110 section 5.6.2.
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -56,10 +57,62 @@ def _header(at: Cursor, text: str) -> HeaderTest | None:
 
 headers = ListOf(Then(Text(description="'Name' (present) or 'Name: value' (exactly)"), _header))
 
+# Longest value: nginx and Apache take a field of 8 KiB, so a longer one would be refused behind us.
+MAX_HEADER_VALUE = 8 * 1024
+
+
+def value_fault(value: bytes) -> str:
+    """What keeps bytes from being the value of a header that is put into requests, or nothing."""
+    if not value:
+        return "is empty, which would match any value"
+    if len(value) > MAX_HEADER_VALUE:
+        return f"is longer than {MAX_HEADER_VALUE} bytes"
+    if not re.fullmatch(HEADER_VALUE.encode(), value):
+        return "is not a header value (visible ASCII, blanks inside, no line breaks)"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Value(Text):
+    """A header's value. It may be a credential, so no message shows it."""
+
+    def read(self, at: Cursor) -> str | None:
+        """The string."""
+        if not isinstance(at.value, str):
+            at.error(f"must be a string, not {kind_of(at.value)}", "write it in quotes")
+            return None
+        fault = value_fault(at.value.encode("utf-8", "surrogatepass")) if at.value else ""
+        if fault:
+            at.error(f"the value {fault}")
+        return None if fault else at.value
+
+
+# Kubernetes names (RFC 1123): they become names of files, so they hold no slash and no leading dot.
+_NAME = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
+
+
+def _secret_name(at: Cursor, read: dict[str, Any]) -> str:
+    return f"{read.get('namespace') or at.owner.namespace or 'default'}/{read['name']}"
+
+
+def _check_secret(at: Cursor, read: dict[str, Any]) -> None:
+    """Who may write policies in one namespace may not read the secrets of another by having them sent."""
+    own, asked = at.owner.namespace, read.get("namespace")
+    if own and asked and asked != own:
+        at.at("namespace").error(
+            f"a policy in {own} cannot use a secret of {asked}",
+            f"keep the secret in {own}, or write a CiliumClusterwideNetworkPolicy",
+        )
+
+
 _secret: Record[str] = Record(
-    {"name": Text(), "namespace": Text()},
-    lambda at, read: f"{read.get('namespace', at.owner.namespace or 'default')}/{read['name']}",
+    {
+        "name": Text(_NAME, "is not the name of a secret"),
+        "namespace": Text(rf"(?:{_NAME})?", "is not the name of a namespace"),
+    },
+    _secret_name,
     required=("name",),
+    check=_check_secret,
 )
 
 
@@ -73,23 +126,32 @@ def _header_match(at: Cursor, read: dict[str, Any]) -> HeaderMatch:
 
 
 def _check_header_match(at: Cursor, read: dict[str, Any]) -> None:
-    edits = read.get("mismatch") in ("ADD", "REPLACE")
-    if edits and not read.get("value") and "secret" not in at.value:
-        at.error(f"{read['mismatch']} needs a value or a secret to put into the header")
-    rewrites = edits or read.get("mismatch") == "DELETE"
-    if rewrites and read.get("name", "").lower() in _FRAMING:
+    mismatch, name = read.get("mismatch"), read.get("name", "")
+    if mismatch in ("ADD", "REPLACE") and not at.value.get("value") and "secret" not in at.value:
+        at.error(f"{mismatch} needs a value or a secret to put into the header")
+    if mismatch == "DELETE" and not at.value.get("value") and "secret" not in at.value:
+        at.warn(
+            "DELETE without a value removes nothing: without one, any header of that name is as expected",
+            "give the value that may stay, or one that nobody sends",
+        )
+    if mismatch in ("ADD", "DELETE", "REPLACE") and re.sub("[^0-9a-z]", "-", name.lower()) in _NEVER_EDITED:
         at.at("name").error(
-            f"{read['name']} frames or routes the message; rewriting it would change what is read"
+            f"{name} frames or routes the message, or concerns one connection alone: "
+            f"{mismatch} would change what is read",
+            "leave mismatch out, or use LOG",
         )
 
 
-# Editing one of these would make the server read another message than the one that was judged.
-_FRAMING = {
+# Editing one of these, or what CGI-like servers take for one, would make the server read another message than the
+# one that was judged: framing and routing (RFC 9112 section 3.2 and 6), and what concerns one hop (RFC 9110
+# section 7.6.1 and 10.1).
+_NEVER_EDITED = {
     "host",
     "content-length",
     "transfer-encoding",
     "connection",
     "upgrade",
+    "http2-settings",
     "te",
     "trailer",
     "expect",
@@ -102,7 +164,7 @@ header_matches = ListOf(
         {
             "name": Text(TOKEN, "is not a header name"),
             "mismatch": Choice(tuple(one.value for one in Mismatch)),
-            "value": Text(rf"(?:{HEADER_VALUE})?", "is not a header value (visible ASCII, blanks inside)"),
+            "value": _Value(rf"(?:{HEADER_VALUE})?"),
             "secret": _secret,
         },
         _header_match,

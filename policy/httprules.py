@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from policy import engine
-from policy.conditions import joined
-from policy.model import HeaderMatch, HttpRule, Mismatch
+from policy.header_matches import HeaderRule, Secrets, Sent, allows_nothing
+from policy.model import HttpRule
 from policy.verdicts import HeaderEdit, Judgement, Request, described
 
-Secrets = Mapping[str, bytes]
-"""Values by `namespace/name`."""
+MAX_REMEMBERED = 4096
+"""Most judgements with edits that one set of rules remembers; past it, it starts anew.
+
+A request chooses which of the headers that rules edit it sends: 20 of them make a million sets of edits.
+"""
 
 
 class Judge(Protocol):
@@ -34,14 +37,17 @@ class HttpRules:
     """Immutable: allow rules, deny rules, and what holds where neither matches.
 
     A deny rule that matches wins. Then a request is allowed if any allow rule matches, or all are (`open_by`
-    names the rule that allows the port whatever is sent). `path_judged` tells that some rule looks at paths.
+    names the rule that allows the port whatever is sent). Whatever allows it, the rules that edit headers and
+    match make their edits. `path_judged` tells that some rule looks at paths.
     """
 
     __slots__ = (
         "_allow",
         "_allowed",
         "_deny",
-        "_edits",
+        "_guarded",
+        "_headers",
+        "_impossible",
         "_open",
         "_otherwise",
         "_with_edits",
@@ -59,15 +65,26 @@ class HttpRules:
         secrets: Secrets | None = None,
     ) -> None:
         known = secrets or {}
-        usable = [rule for rule in allow if open_by is None and not _lacks_secret(rule, known)]
+        usable = [
+            rule for rule in allow if (open_by is None or rule.edits) and not allows_nothing(rule, known)
+        ]
         denials = list(deny)
         self.rules = (*usable, *denials)
         self.path_judged = any(rule.judges_path for rule in self.rules)
+        asked = any(rule.header_matches for rule in usable)
+        headers = [HeaderRule(rule, known) for rule in usable] if asked else []
+        self._headers = headers or None
+        self._guarded = frozenset[bytes]().union(*(one.guarded for one in headers))
         self._allowed = [
             self._answer("allow", rule.name, described("allowed by rule", rule.description))
             for rule in usable
         ]
         self._allow = engine.build(usable, self._allowed)
+        self._impossible = {
+            order: self._answer("deny", usable[order].name, _impossible(one.impossible))
+            for order, one in enumerate(headers)
+            if one.impossible
+        }
         denied = [
             self._answer("deny", rule.name, described("denied by rule", rule.description)) for rule in denials
         ]
@@ -76,13 +93,10 @@ class HttpRules:
         self._open = None
         if open_by is not None:
             self._open = self._answer("allow", open_by, "the port is allowed whatever is sent")
-        self._with_edits: dict[tuple[int, tuple[HeaderEdit, ...]], Judgement] = {}
-        self._edits = (
-            [_editor(rule, known) for rule in usable] if any(r.header_matches for r in usable) else None
-        )
+        self._with_edits: dict[tuple[str, tuple[HeaderEdit, ...]], Judgement] = {}
 
     def _answer(self, verdict: str, rule: str, reason: str) -> Judgement:
-        return Judgement(verdict, verdict != "deny", rule, reason, self.path_judged)
+        return Judgement(verdict, verdict != "deny", rule, reason, self.path_judged, (), self._guarded)
 
     def judge(self, request: Request) -> Judgement:
         """The verdict on one request."""
@@ -90,34 +104,36 @@ class HttpRules:
             denied = self._deny.first(request)
             if denied is not None:
                 return denied
+        if self._headers is not None:
+            return self._judge_headers(request, self._headers)
         if self._open is not None:
             return self._open
-        if self._edits is not None:
-            return self._judge_with_edits(request)
         return self._allow.first(request) or self._otherwise
 
-    def _judge_with_edits(self, request: Request) -> Judgement:
+    def _judge_headers(self, request: Request, headers: list[HeaderRule]) -> Judgement:
         """Every rule that matches gets its edits made, in the order of the rules (as in Cilium's proxy)."""
-        assert self._edits is not None
         found = sorted({leaf.order for leaf in self._allow.candidates(request) if leaf.first(request)})
-        edits: list[HeaderEdit] = []
-        matched: list[int] = []
-        for order in found:
-            own = self._edits[order](request)
-            if own is not None:
-                matched.append(order)
-                edits += own
-        if not matched:
-            return self._otherwise
-        answer = self._allowed[matched[0]]
-        return self._edited(matched[0], tuple(edits)) if edits else answer
+        matched = [order for order in found if headers[order].holds(request)]
+        for order in matched:
+            if order in self._impossible:
+                return self._impossible[order]
+        answer = self._open or (self._allowed[matched[0]] if matched else self._otherwise)
+        sent = Sent(request.headers)
+        edits = tuple(edit for order in matched for edit in headers[order].edits(sent))
+        return self._edited(answer, edits) if edits else answer
 
-    def _edited(self, order: int, edits: tuple[HeaderEdit, ...]) -> Judgement:
-        """One object for each rule and set of edits, of which there are few: edits come from rules alone."""
-        known = self._with_edits.get((order, edits))
+    def _edited(self, answer: Judgement, edits: tuple[HeaderEdit, ...]) -> Judgement:
+        """One object for each rule and set of edits, for those who go by identity."""
+        known = self._with_edits.get((answer.rule, edits))
         if known is None:
-            known = self._with_edits[order, edits] = replace(self._allowed[order], edits=edits)
+            if len(self._with_edits) >= MAX_REMEMBERED:
+                self._with_edits.clear()
+            known = self._with_edits[answer.rule, edits] = replace(answer, edits=edits)
         return known
+
+
+def _impossible(secret: str) -> str:
+    return f"the rule edits a header, and its secret {secret} is not there"
 
 
 class AuditedRules:
@@ -141,51 +157,12 @@ class AuditedRules:
         if not enforced.allowed:
             return enforced
         key = (full.rule, enforced.edits)
-        if key not in self._made:
-            # Only what is enforced can ask for a path to be refused.
-            self._made[key] = Judgement(
-                "audit", True, full.rule, f"audit: {full.reason}", enforced.path_judged, enforced.edits
+        made = self._made.get(key)
+        if made is None:
+            if len(self._made) >= MAX_REMEMBERED:
+                self._made.clear()
+            # Only what is enforced can ask for a path to be refused, and edit.
+            made = self._made[key] = replace(
+                enforced, verdict="audit", rule=full.rule, reason=f"audit: {full.reason}"
             )
-        return self._made[key]
-
-
-def _lacks_secret(rule: HttpRule, secrets: Secrets) -> bool:
-    """Without its value a header cannot be matched: the rule allows nothing (Cilium, getHTTPRule)."""
-    return any(missing_secret(match, secrets) for match in rule.header_matches)
-
-
-def missing_secret(match: HeaderMatch, secrets: Secrets) -> bool:
-    """Whether a header match has no value, as its secret is not there."""
-    return bool(match.secret) and match.secret not in secrets and not match.value
-
-
-Edits = Callable[[Request], list[HeaderEdit] | None]
-
-
-def _editor(rule: HttpRule, secrets: Secrets) -> Edits:
-    """What a rule changes in a request that it matches; None if its headers must match and do not."""
-    matches = [(match, secrets.get(match.secret, match.value)) for match in rule.header_matches]
-
-    def edits(request: Request) -> list[HeaderEdit] | None:
-        made: list[HeaderEdit] = []
-        for match, value in matches:
-            own = _mismatch(match, value, joined(request.headers, match.name))
-            if own is None:
-                return None
-            made += own
         return made
-
-    return edits
-
-
-def _mismatch(match: HeaderMatch, expected: bytes, sent: bytes | None) -> list[HeaderEdit] | None:
-    """The edits for one header, after what was sent is known; an expected value of nothing means presence."""
-    if sent is not None and (not expected or sent == expected):
-        return []
-    match match.mismatch:
-        case Mismatch.FAIL:
-            return None
-        case Mismatch.DELETE:
-            return [HeaderEdit("delete", match.name, b"")] if sent is not None else []
-        case other:
-            return [HeaderEdit(other.value.lower(), match.name, expected)]

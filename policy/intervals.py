@@ -143,7 +143,8 @@ def _answer(claims: Sequence[Claim], denied_by: str, description: str) -> Answer
     allows = [claim for claim in claims if not claim.deny]
     for claim in allows:
         if claim.http is None:
-            return _open(claim.rule, described("allowed by rule", claim.description), deny)
+            edits = tuple(rule for one in allows for rule in one.http or () if rule.edits)
+            return _open(claim.rule, described("allowed by rule", claim.description), deny, edits)
     if allows:
         return _judged(allows, deny)
     if denied_by:
@@ -151,10 +152,11 @@ def _answer(claims: Sequence[Claim], denied_by: str, description: str) -> Answer
     return _open("", "no policy brings default deny", deny)
 
 
-def _open(rule: str, reason: str, deny: tuple[HttpRule, ...]) -> Answer:
-    if not deny:
+def _open(rule: str, reason: str, deny: tuple[HttpRule, ...], edits: tuple[HttpRule, ...] = ()) -> Answer:
+    """Allowed whatever is sent; rules that edit headers are heard all the same (Cilium, canShortCircuit)."""
+    if not (deny or edits):
         return Answer(Action.PASS, rule, reason)
-    return Answer(Action.REDIRECT, rule, "its requests are judged", deny=deny, open_by=rule, place=rule)
+    return Answer(Action.REDIRECT, rule, "its requests are judged", edits, deny, rule, rule)
 
 
 def _judged(allows: Sequence[Claim], deny: tuple[HttpRule, ...]) -> Answer:

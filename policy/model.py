@@ -11,7 +11,7 @@ Nothing here knows of files or of addresses in use. Forms differ in how they are
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -92,6 +92,10 @@ class Mismatch(Enum):
     REPLACE = "REPLACE"
 
 
+EDITING = (Mismatch.ADD, Mismatch.DELETE, Mismatch.REPLACE)
+"""Those that change what is forwarded."""
+
+
 @dataclass(frozen=True, slots=True)
 class HeaderMatch:
     """A header with an expected value, from the rule or from a secret, and what to do where it differs."""
@@ -132,6 +136,11 @@ class HttpRule:
     def judges_path(self) -> bool:
         """Whether the verdict depends on how the target is read."""
         return bool(self.path or self.path_exact is not None or self.path_prefix is not None or self.query)
+
+    @property
+    def edits(self) -> bool:
+        """Whether it may change or note the headers of a request that it matches."""
+        return any(match.mismatch is not Mismatch.FAIL for match in self.header_matches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,3 +199,12 @@ class Policy:
     """`specs[i].` where an object has several; part of the names of its rules."""
     mode: Mode = Mode.ENFORCE
     description: str = ""
+
+
+def all_http_rules(policies: Iterable[Policy]) -> Iterator[HttpRule]:
+    """Every HTTP rule, of all directions, allowing and denying."""
+    for policy in policies:
+        for direction in (policy.ingress, policy.egress):
+            for rule in (*direction.allow, *direction.deny):
+                for port in rule.ports or ():
+                    yield from port.http or ()

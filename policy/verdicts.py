@@ -37,7 +37,8 @@ class HeaderEdit:
     """A change that an allowed request needs before it is forwarded (headerMatches).
 
     `op`: `log` changes nothing; `add` appends a header; `delete` removes all headers of that name;
-    `replace` removes them and appends one. Values may be secrets: they are not shown and not logged.
+    `replace` puts one in the place of the first of them and removes the others. Values may be secrets: they are
+    not shown and not logged; `str` tells what is done to which header.
     """
 
     op: str
@@ -46,6 +47,9 @@ class HeaderEdit:
 
     def __repr__(self) -> str:
         return f"HeaderEdit({self.op!r}, {self.name!r}, <not shown>)"
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.name.decode()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,8 @@ class Judgement:
     path_judged: bool
     """Whether a path rule is in force: then a path that servers may read differently must be refused."""
     edits: tuple[HeaderEdit, ...] = ()
+    guarded: frozenset[bytes] = frozenset()
+    """Headers that a rule in force may edit: what a server could take for one of them must be refused."""
 
 
 class Request(Protocol):

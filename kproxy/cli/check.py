@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 
 import policy
-from kproxy import config, endpoints, reload, rules
+from kproxy import config, endpoints, rules
 from kproxy.errors import FileError, Problem
 
 
@@ -53,7 +53,6 @@ def _check(arguments: argparse.Namespace) -> tuple[list[Problem], list[Problem]]
     workloads = list(_workloads(files, errors))
     texts = rules.read(paths)
     loaded = policy.load(texts.files)
-    errors += reload.unsupported(loaded.rules)
     errors += [*texts.errors, *map(_ours, loaded.errors)]
     if not errors:
         errors += _compiled(loaded, workloads)

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from kproxy.http1.edits import check_end, forwarded
 from kproxy.http1.exchange import Exchange
 from kproxy.http1.options import HttpOptions
 from kproxy.http1.patience import A_HEAD, Patience
@@ -261,8 +262,16 @@ class Http1Flow:
 
     def _forward(self, head: RequestHead, judgement: Judgement, started: int) -> None:
         data = self._requests.take()
+        arrived = len(data)
+        if judgement.guarded:
+            try:
+                data = forwarded(head, judgement, data, self._requests, self._options.parse)
+            except ParseError as error:
+                error.facts = head
+                self._refuse(error)
+                return
         exchange = self._exchange
-        exchange.begin(head, judgement, len(data))
+        exchange.begin(head, judgement, arrived)
         self._responses.answers_head = head.method == b"HEAD"
         self._phase = BUSY
         self._patience.since = 0
@@ -277,6 +286,7 @@ class Http1Flow:
         if not requests.complete:
             try:
                 event = requests.next_event()
+                check_end(self._exchange.head, self._exchange.judgement, requests)
             except ParseError as error:
                 self._body_went_wrong(error)
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from kproxy.judgement import Judgement
 from parsers.http1 import RequestHead
@@ -12,7 +13,8 @@ class NoJudgement:
     """The verdict on nothing: what stands where no request was judged yet."""
 
     verdict, allowed, rule, reason, path_judged = "deny", False, "", "", False
-    edits: Sequence[object] = ()
+    edits: Sequence[Any] = ()
+    guarded: frozenset[bytes] = frozenset()
 
 
 class AmbiguousPath:
@@ -20,7 +22,8 @@ class AmbiguousPath:
 
     __slots__ = ("rule",)
     verdict, allowed, reason, path_judged = "deny", False, "ambiguous_path", True
-    edits: Sequence[object] = ()
+    edits: Sequence[Any] = ()
+    guarded: frozenset[bytes] = frozenset()
 
     def __init__(self, rule: str) -> None:
         self.rule = rule

@@ -10,7 +10,7 @@ import re
 from typing import Final
 
 from parsers.http1.limits import Limits
-from parsers.http1.reasons import refusal
+from parsers.http1.reasons import name_in, refusal
 
 END: Final = b"\r\n\r\n"
 # The first byte of a TLS handshake record (RFC 8446 section 5.1): no HTTP method begins with it.
@@ -48,7 +48,8 @@ def head_end(data: bytes, start: int, searched: int, limits: Limits) -> int:
     bare = bare_line_break(data, begin, stop, final=found >= 0)
     _check_first_line(data, start, stop, bare, limits)
     if bare >= 0:
-        raise refusal("bare_line_break", data[max(start, bare - 20) : bare + 20])
+        line = max(start, data.rfind(b"\n", start, bare) + 1)
+        raise refusal("bare_line_break", data[line:bare] if line == start else name_in(data[line:bare]))
     if found < 0 and len(data) >= allowed:
         raise refusal("limit_head", data[start : start + 60])
     return stop if found >= 0 else INCOMPLETE

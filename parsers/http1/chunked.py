@@ -15,7 +15,7 @@ from parsers.http1.boundary import END, bare_line_break
 from parsers.http1.framing import FRAMING_NAMES, canonical
 from parsers.http1.grammar import TCHAR, TOKEN, control_re
 from parsers.http1.limits import MAX_CHUNK, MAX_CHUNK_DIGITS, Limits
-from parsers.http1.reasons import refusal
+from parsers.http1.reasons import name_in, refusal
 from parsers.http1.syntax import check_fields
 
 _DIGITS: Final = rb"[0-9A-Fa-f]{1,%d}" % MAX_CHUNK_DIGITS
@@ -52,9 +52,12 @@ _FREE_OVERHEAD: Final = 16
 
 
 class ChunkedScanner:
-    """Follows one chunked body through the bytes of successive reads."""
+    """Follows one chunked body through the bytes of successive reads.
 
-    __slots__ = ("_limits", "_overhead", "_remaining", "_waits_for_crlf", "complete")
+    trailers: the names of its trailer fields in lower case, once it is complete.
+    """
+
+    __slots__ = ("_limits", "_overhead", "_remaining", "_waits_for_crlf", "complete", "trailers")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -62,6 +65,7 @@ class ChunkedScanner:
         self._waits_for_crlf = False
         self._overhead = 0
         self.complete = False
+        self.trailers: tuple[bytes, ...] = ()
 
     def scan(self, data: bytes, at: int) -> int:
         """Check all of data[at:]; returns the offset up to which it is good and may be sent on.
@@ -138,7 +142,7 @@ class ChunkedScanner:
             self._check_begun_trailers(data, start)
             return at
         if found > first_crlf:
-            _check_trailers(data[start : found + 2], self._limits)
+            self.trailers = _check_trailers(data[start : found + 2], self._limits)
         self.complete = True
         return found + len(END)
 
@@ -149,9 +153,9 @@ class ChunkedScanner:
         whole = data.rfind(b"\r\n", start - 2, end) + 2
         _check_trailers(data[start:whole], self._limits)
         if control_re.search(data, whole, end) or bare_line_break(data, whole, end, final=False) >= 0:
-            raise refusal("trailer", data[whole:end])
+            raise refusal("trailer", name_in(data[whole:end]))
         if len(data) >= stop:
-            raise refusal("limit_trailers", data[start:stop])
+            raise refusal("limit_trailers", name_in(data[start:stop]))
 
 
 def _pass_whole_chunks(data: bytes, at: int) -> int:
@@ -169,19 +173,20 @@ def _pass_whole_chunks(data: bytes, at: int) -> int:
     return at
 
 
-def _check_trailers(section: bytes, limits: Limits) -> None:
-    """Check whole trailer lines, each with its CRLF."""
+def _check_trailers(section: bytes, limits: Limits) -> tuple[bytes, ...]:
+    """Check whole trailer lines, each with its CRLF, and give their names in lower case."""
     if control_re.search(section) or bare_line_break(section, 0, len(section), final=True) >= 0:
-        raise refusal("trailer", section)
+        raise refusal("trailer", name_in(section))
     lines = section.split(b"\r\n")[:-1]
     try:
         check_fields(lines, limits.max_trailer_fields, "limit_trailers")
     except ParseError as error:
-        raise error if error.reason == "limit_trailers" else refusal("trailer", section) from None
-    for line in lines:
-        name = line.partition(b":")[0].lower()
+        raise error if error.reason == "limit_trailers" else refusal("trailer", name_in(section)) from None
+    names = tuple(line.partition(b":")[0].lower() for line in lines)
+    for name in names:
         if canonical(name) in _FORBIDDEN_TRAILERS:
             raise refusal("trailer_field", name)
+    return names
 
 
 def _bad_size(line: bytes) -> ParseError:

@@ -37,6 +37,11 @@ class MessageReader:
         """Bytes received that no event has covered."""
         return len(self._data) - self._at
 
+    @property
+    def trailers(self) -> tuple[bytes, ...]:
+        """The names of the trailer fields, in lower case, of a chunked message that is complete."""
+        return self._chunks.trailers
+
     def take_rest(self) -> bytes:
         """Hand over what no event has covered: from here on the stream is not ours to read."""
         rest = self._data[self._at :]

@@ -49,14 +49,22 @@ REASONS: Final[dict[str, tuple[int, str]]] = {
     "transfer_encoding_http10": (_BAD, "Transfer-Encoding in an HTTP/1.0 message"),
     "length_and_chunked": (_BAD, "both Content-Length and Transfer-Encoding"),
     "field_look_alike": (_BAD, "a field that some servers take for a framing field"),
+    "edit_look_alike": (_BAD, "a field that some servers take for one that a rule edits"),
+    "edit_trace": (_BAD, "TRACE, whose answer would show the client what a rule puts into its headers"),
     "unexpected_body": (_BAD, "a body on GET, HEAD, OPTIONS or TRACE, which servers may read as a request"),
     "chunk_size": (_BAD, "a chunk size that is not 1 to 8 hexadecimal digits, or too large"),
     "chunk_extension": (_BAD, "a malformed chunk extension"),
     "chunk_end": (_BAD, "chunk data that is not followed by CRLF"),
     "trailer": (_BAD, "a malformed trailer section"),
-    "trailer_field": (_BAD, "a trailer that frames, routes or authenticates when taken for a header"),
+    "trailer_field": (
+        _BAD,
+        "a trailer that frames, routes or authenticates, or that a rule edits, when taken for a header",
+    ),
     # connection
-    "connection_option": (_BAD, "a Connection option that is malformed or names a field of the request"),
+    "connection_option": (
+        _BAD,
+        "a Connection option that is malformed or names a field of the request, or one that a rule edits",
+    ),
     "expect": (_BAD, "an Expect other than 100-continue"),
     "upgrade_http": (_BAD, "an Upgrade to another HTTP or to TLS, whose requests nobody would judge"),
     "http2_settings": (_BAD, "HTTP2-Settings, which belongs to an upgrade to HTTP/2"),
@@ -70,6 +78,12 @@ REASONS: Final[dict[str, tuple[int, str]]] = {
     # ends
     "truncated": (_BAD, "the connection ended within a request"),
 }
+
+
+def name_in(line: bytes) -> bytes:
+    """What is shown of a field line, whole or not: its name, as its value may be a credential."""
+    name, colon, _ = line.partition(b":")
+    return name if colon and not name.startswith((b" ", b"\t")) else b""
 
 
 def refusal(reason: str, seen: bytes | bytearray | memoryview = b"") -> ParseError:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from parsers.http1.grammar import TARGET_BYTE, TOKEN, control_re, token_re
 from parsers.http1.limits import MAX_METHOD, Limits
-from parsers.http1.reasons import refusal
+from parsers.http1.reasons import name_in, refusal
 
 _request_line_re: Final = re.compile(rb"(" + TOKEN + rb") (" + TARGET_BYTE + rb"+) HTTP/(1\.[01])")
 _target_re: Final = re.compile(rb"[!-~]+")
@@ -34,7 +34,8 @@ def check_request(raw: bytes, limits: Limits) -> RequestLine:
         raise refusal("control_character", first)
     line = _request_line(first)
     if control is not None:
-        raise refusal("control_character", raw[max(0, control.start() - 20) : control.end() + 20])
+        line_begins = raw.rfind(b"\r\n", 0, control.start()) + 2
+        raise refusal("control_character", name_in(raw[line_begins:]) + control[0])
     check_fields(lines, limits.max_fields, "limit_fields")
     return line
 
@@ -73,12 +74,12 @@ def _what_is_wrong(line: bytes) -> str:
 def check_fields(lines: list[bytes], limit: int, over_limit: str) -> None:
     """Check that every line is `token ":" value`, and that there are at most `limit`."""
     if len(lines) > limit:
-        raise refusal(over_limit, lines[limit])
+        raise refusal(over_limit, name_in(lines[limit]))
     for line in lines:
         name, colon, _ = line.partition(b":")
         if line.startswith((b" ", b"\t")):
-            raise refusal("obs_fold", line)
+            raise refusal("obs_fold")
         if colon and name.endswith((b" ", b"\t")):
-            raise refusal("space_before_colon", line)
+            raise refusal("space_before_colon", name)
         if not colon or not token_re.fullmatch(name):
-            raise refusal("field_line", line)
+            raise refusal("field_line", name_in(line))

@@ -32,6 +32,7 @@ class Verdict(NamedTuple):
     reason: str = "the rule matches"
     edits: tuple[Any, ...] = ()
     path_judged: bool = False
+    guarded: frozenset[bytes] = frozenset()
 
     @property
     def allowed(self) -> bool:

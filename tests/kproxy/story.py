@@ -66,6 +66,7 @@ class Verdict:
     reason: str = ""
     path_judged: bool = False
     edits: Sequence[Any] = ()
+    guarded: frozenset[bytes] = frozenset()
 
 
 ALLOW = Verdict()

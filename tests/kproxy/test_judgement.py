@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from kproxy import judgement
 from kproxy.judgement import Judgement, PairRules
+from policy import HeaderEdit
 from tests.kproxy.recorded import Verdict
 
 VERDICTS = ("allow", "deny", "audit")
@@ -59,13 +61,40 @@ def test_same_verdicts_are_the_same_object() -> None:
     assert rules.judge(1) is rules.judge(2)
 
 
+ADD, DELETE = HeaderEdit("add", b"x-token", b"1"), HeaderEdit("delete", b"x-role", b"")
+
+
+class Request(NamedTuple):
+    """A request with headers."""
+
+    method: bytes = b"GET"
+    path: bytes = b"/"
+    host: bytes = b"a"
+    headers: Sequence[tuple[bytes, bytes]] = ((b"x-role", b"admin"),)
+
+
 def test_edits_and_path_rules_of_both_count() -> None:
     """Both policies' header edits are made, egress first, and a path rule of either is a path rule."""
     pair = PairRules(
-        Says(Verdict(edits=("one",))), Says(Verdict(edits=("two", "three"), path_judged=True))
-    ).judge(object())
-    assert pair.edits == ("one", "two", "three")
+        Says(Verdict(edits=(ADD,), guarded=frozenset((b"x-token",)))),
+        Says(Verdict(edits=(DELETE, ADD), guarded=frozenset((b"x-role", b"x-token")), path_judged=True)),
+    ).judge(Request())
+    assert pair.edits == (ADD, DELETE, ADD)
+    assert pair.guarded == {b"x-role", b"x-token"}
     assert pair.path_judged
+
+
+def test_ingress_judges_what_egress_forwards() -> None:
+    """The server's policy sees the headers as the client's has edited them, as on another node it would."""
+    seen = []
+
+    class Sees(Says):
+        def judge(self, request: Any, /) -> Judgement:
+            seen.append(list(request.headers))
+            return self.verdict
+
+    PairRules(Says(Verdict(edits=(DELETE, ADD))), Sees(Verdict())).judge(Request())
+    assert seen == [[(b"x-token", b"1")]]
 
 
 class Fresh:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kproxy.accesslog import Also
 from kproxy.judgement import PairJudgement
 from kproxy.observer import Observer
+from policy import HeaderEdit
 from tests.kproxy.recorded import ALLOW, DENY, EGRESS, INGRESS, NOW_NS, Head, Recorded, Verdict
 
 
@@ -39,6 +40,28 @@ def test_requests_of_one_connection_with_changing_verdicts() -> None:
         flow.request(Head(), verdict, 200 if verdict.allowed else 403, 1, 1, 1, 1)
     assert [(line.verdict, line.rule) for line in recorded.read()] == [(v.verdict, v.rule) for v in verdicts]
     assert sorted(counted(recorded).values()) == [2, 3, 3]
+
+
+def test_edits_are_named_without_their_values() -> None:
+    """A line tells what was done to which header, in turn; one of another verdict on the flow tells its own."""
+    recorded = Recorded()
+    flow = recorded.observer.flow([EGRESS])
+    edits = (HeaderEdit("add", b"x-token", b"s3cret"), HeaderEdit("log", b'x-"', b"s3cret"))
+    for verdict in (Verdict(edits=edits), ALLOW, DENY):
+        flow.request(Head(), verdict, 200, 1, 1, 1, 1)
+    assert [line.edits for line in recorded.read()] == [("add x-token", 'log x-"'), (), ()]
+    assert b"s3cret" not in b"".join(recorded.lines)
+
+
+def test_edits_of_both_policies_are_on_one_line() -> None:
+    """Of a connection between two endpoints, what either policy did is told in turn, beside the other's rule."""
+    recorded = Recorded()
+    flow = recorded.observer.flow([EGRESS, INGRESS])
+    out = Verdict(edits=(HeaderEdit("delete", b"x-a", b""),))
+    into = Verdict(rule="in", edits=(HeaderEdit("replace", b"x-b", b"s3cret"),))
+    flow.request(Head(), PairJudgement(out, into), 200, 1, 1, 1, 1)
+    assert recorded.last().edits == ("delete x-a", "replace x-b")
+    assert recorded.last().also == Also("hr/jobs-api", "ingress", "in")
 
 
 def test_hosts_of_one_connection() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -39,10 +39,10 @@ class Seen:
 
 
 @asynccontextmanager
-async def watching(*paths: Path) -> AsyncIterator[Seen]:
+async def watching(*paths: Path, deep: Iterable[Path] = ()) -> AsyncIterator[Seen]:
     """Watch while the block lasts."""
     seen = Seen()
-    one = Watch(str(path) for path in paths)
+    one = Watch(map(str, paths), map(str, deep))
 
     async def follow() -> None:
         async for changed in one.changes():
@@ -187,10 +187,34 @@ async def test_other_files_do_not_matter(tree: Path) -> None:
         assert seen.nothing()
 
 
+@pytest.mark.parametrize("name", ["hr/token", "hr/mounted/key", "new/late/key"])
+async def test_deep_folders(tree: Path, name: str) -> None:
+    """Of a deep folder, what lies below is seen too: replaced, swapped behind a link, new with its folder."""
+    (tree / "hr/mounted/..1").mkdir(parents=True)
+    (tree / "hr/mounted/..1/key").write_text("one")
+    (tree / "hr/mounted/..data").symlink_to("..1")
+    (tree / "hr/mounted/key").symlink_to("..data/key")
+    (tree / "hr/token").write_text("one")
+    async with watching(deep=[tree]) as seen:
+        await settled()
+        if name == "hr/token":
+            replace(tree / name, "two")
+        elif name == "hr/mounted/key":
+            (tree / "hr/mounted/..2").mkdir()
+            (tree / "hr/mounted/..2/key").write_text("two")
+            (tree / "hr/mounted/..new").symlink_to("..2")
+            (tree / "hr/mounted/..new").rename(tree / "hr/mounted/..data")
+        else:
+            (tree / "new/late").mkdir(parents=True)
+            await settled()
+            (tree / name).write_text("two")
+        await seen.of(tree / name)
+
+
 async def test_lost_notifications(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the kernel says nothing, the periodic look finds the change."""
     monkeypatch.setattr(watch, "LOOK_MS", 100)
-    monkeypatch.setattr(watch, "folders", lambda paths: {str(elsewhere): (0, 0)})
+    monkeypatch.setattr(watch, "folders", lambda paths, deep: {str(elsewhere): (0, 0)})
     elsewhere = tree / "elsewhere"
     elsewhere.mkdir()
     async with watching(tree / "endpoints.json") as seen:

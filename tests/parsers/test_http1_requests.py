@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from reading import NEXT, read_requests, same_in_every_division
 
-from parsers.http1 import CHUNKED, REASONS, Limits
+from parsers.http1 import CHUNKED, REASONS, Limits, ParseError, RequestParser
 
 
 def request(*lines: bytes, body: bytes = b"") -> bytes:
@@ -576,9 +576,35 @@ def test_bodies_on_get_pass_where_allowed() -> None:
 
 
 def test_every_reason_can_happen() -> None:
-    """Each reason in the table of reasons is shown by a case, but for those that are not the parser's to see."""
+    """Each reason in the table is shown by a case, but for those that others tell: the flow, h11, the edits."""
     shown = {reason for reason, _ in REFUSED.values()} | {reason for reason, _, _ in AT_THE_LIMIT.values()}
-    assert set(REASONS) - shown == {"truncated", "malformed"}
+    assert set(REASONS) - shown == {"truncated", "malformed", "edit_look_alike", "edit_trace"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "named"),
+    [
+        (b"GET / HTTP/1.1\r\nAuthorization: s3cret\x01\r\n\r\n", "Authorization"),
+        (b"GET / HTTP/1.1\r\nAuthorization: s3cret\nA: b\r\n\r\n", "Authorization"),
+        (b"GET / HTTP/1.1\r\nAuthorization:\r\n Bearer: s3cret\nA: b\r\n\r\n", ""),
+        (b"GET / HTTP/1.1\r\nAuthorization:\r\n s3cret\r\n\r\n", ""),
+        (b"GET / HTTP/1.1\r\nAuthorization : s3cret\r\n\r\n", "Authorization"),
+        (b"GET / HTTP/1.1\r\nAuthorization s3cret\r\n\r\n", ""),
+        (b"GET / HTTP/1.1\r\nAuth orization: s3cret\r\n\r\n", "Auth orization"),
+        (b"GET / HTTP/1.1\r\n" + b"a:b\r\n" * 100 + b"Authorization: s3cret\r\n\r\n", "Authorization"),
+        (chunked(b"0\r\nAuthorization : s3cret\r\n\r\n"), "Authorization"),
+        (chunked(b"0\r\nX-Token: s3cret\x01\r\n"), "X-Token"),
+        (chunked(b"0\r\nA: b\r\nX-Token: s3cret\x01"), "X-Token"),
+    ],
+)
+def test_refusals_show_no_value_of_a_field(raw: bytes, named: str) -> None:
+    """A credential in a line that cannot be read does not come into the log: the field's name does."""
+    parser = RequestParser(Limits())
+    parser.receive(raw)
+    with pytest.raises(ParseError) as refused:
+        parser.next_event()
+    assert "s3cret" not in refused.value.detail
+    assert named in refused.value.detail
 
 
 def test_limits_that_could_read_nothing_are_refused() -> None:

@@ -292,11 +292,13 @@ def _decide(selecting: list[Spec], world: World, connection: Connection, request
     if from_host and world.node.allow_localhost == "always":
         return "allow"
     allows = [http for deny, http in said if not deny]
+    matching = [rule for http in allows for rule in http or () if http_matches(rule, request, deny=False)]
+    if any(lacks_secret(match) for rule in matching for match in rule.get("headerMatches", ())):
+        return "deny"  # what would have been put into the request, or taken out of it, is not known
     if any(http is None for http in allows):
         return "allow"
     if allows:
-        matched = any(http_matches(rule, request, deny=False) for http in allows for rule in http or ())
-        return "allow" if matched else "deny"
+        return "allow" if matching else "deny"
     return "deny" if any(spec.default_denies(connection.direction) for spec in selecting) else "allow"
 
 
@@ -371,8 +373,13 @@ def decoded(text: str) -> str | None:
 
 def mismatch_passes(match: Json, sent: list[tuple[str, str]]) -> bool:
     """One `headerMatches` entry: only without `mismatch` must the header have its value."""
-    if "secret" in match and not match.get("value"):
-        return False  # no secrets are known here
+    if lacks_secret(match):
+        return match.get("mismatch") in ("ADD", "DELETE", "REPLACE")  # such a rule matches, and denies
     values = [value for name, value in sent if name == match["name"].lower()]
     wanted = match.get("value", "")
     return "mismatch" in match or (bool(values) and wanted in ("", ",".join(values)))
+
+
+def lacks_secret(match: Json) -> bool:
+    """Whether a `headerMatches` entry has no value: no secrets are known here."""
+    return "secret" in match and not match.get("value")

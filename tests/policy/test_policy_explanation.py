@@ -94,3 +94,38 @@ def test_reach_draws_what_may_talk() -> None:
     assert ("ingress", ("cidr:9.0.0.0/8",), "TCP", "pass") in lines
     assert ("ingress", ("everyone else",), "any", "deny") in lines
     assert ("egress", ("everyone",), "any", "pass") in lines
+
+
+def test_headers_that_a_rule_compares_or_edits() -> None:
+    """A wrong value, and a secret that is not there, are told without any value; edits without theirs."""
+    fail = {"headerMatches": [{"name": "X-Token", "secret": {"name": "token"}}]}
+    add = {"path": "/a", "headerMatches": [{"name": "X-Role", "value": "s3cret", "mismatch": "ADD"}]}
+    rules = http_rule(fail, add, **FROM_TWEETS)
+    request = get("/b", ("x-token", "wrong"))
+    told = {
+        b"s3cret": "header: x-token does not have the value that the rule wants",
+        None: "header: x-token cannot be judged, as there is no secret default/token",
+    }
+    for value, why in told.items():
+        secrets = {} if value is None else {"default/token": value}
+        side = explain(compiled(rules, secrets=secrets), "hr/turtletweets", "jobs-api", 80, request).sides[1]
+        assert why in [failed for candidate in side.candidates for failed in candidate.failed]
+    answer = explain(compiled(rules), "hr/turtletweets", "jobs-api", 80, get("/a"))
+    assert answer.sides[1].edits == ("add x-role",)
+    assert "s3cret" not in repr(answer)
+
+
+def test_ingress_is_asked_about_what_egress_forwards() -> None:
+    """A header that the client's policy replaces is judged by the server's policy as it was replaced."""
+    port = {"ports": [{"port": "80", "protocol": "TCP"}]}
+    match = {"name": "X-Role", "value": "user", "mismatch": "REPLACE"}
+    egress = [{"toPorts": [port | {"rules": {"http": [{"headerMatches": [match]}]}}]}]
+    revision = compiled(
+        http_rule({"headers": ["X-Role: user"]}),
+        rule(endpointSelector={"matchLabels": {"app": "turtletweets"}}, egress=egress),
+    )
+    answer = explain(revision, "hr/turtletweets", "jobs-api", 80, get("/", ("x-role", "admin")))
+    assert [(side.verdict, side.edits) for side in answer.sides] == [
+        ("allow", ("replace x-role",)),
+        ("allow", ()),
+    ]

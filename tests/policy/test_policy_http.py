@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from rules_world import OTHER, compiled, get, http_rule, judge, l4, rule, rules_of
+from rules_world import OTHER, cnp, compiled, get, http_rule, judge, l4, load, number, rule, rules_of
 
 import policy
-from policy import HeaderEdit
+from policy import HeaderEdit, httprules
 from policy.httprules import HttpRules, Miss
 from policy.indexes import MAX_STEPS
 
@@ -180,6 +180,7 @@ def test_header_matches(mismatch: str | None, sent: str | None, edits: list[str]
     assert answer.allowed is (edits is not None)
     assert [edit.op for edit in answer.edits] == (edits or [])
     assert all(edit.value == (b"" if edit.op == "delete" else AUTH) for edit in answer.edits)
+    assert {edit.name for edit in answer.edits if edit.op != "log"} <= answer.guarded
 
 
 def test_secrets_are_not_shown() -> None:
@@ -193,13 +194,130 @@ def test_secrets_are_not_shown() -> None:
     assert "s3cret" not in repr(rules_of(http_rule(matching("ADD", value="s3cret"))))
 
 
-def test_without_its_secret_a_rule_allows_nothing() -> None:
-    """And a warning says so; a value beside the secret stands in for it."""
-    lost = compiled(http_rule(matching("ADD", secret={"name": "token"})))
-    assert not judge(lost, get("/")).allowed
-    assert "no secret default/token" in lost.warnings[0].message
-    spare = compiled(http_rule(matching("ADD", secret={"name": "token"}, value="x")))
-    assert judge(spare, get("/")).edits[0].value == b"x"
+SECRET = {"name": "token"}
+LOST = ["ADD", "DELETE", "REPLACE"]
+
+
+@pytest.mark.parametrize("mismatch", [None, "LOG"])
+def test_without_its_secret_a_rule_that_compares_allows_nothing(mismatch: str | None) -> None:
+    """And a warning says so; a value beside the secret stands in for it; other rules allow what they allow."""
+    lost = compiled(http_rule(matching(mismatch, secret=SECRET)))
+    assert not judge(lost, get("/", ("authorization", "x"))).allowed
+    assert "no secret default/token: the rule allows nothing" in lost.warnings[0].message
+    spare = compiled(http_rule(matching(mismatch, secret=SECRET, value="x")))
+    assert judge(spare, get("/", ("authorization", "x"))).allowed
+    beside = compiled(http_rule(matching(mismatch, secret=SECRET), {"method": "GET"}))
+    assert judge(beside, get("/")).allowed
+
+
+@pytest.mark.parametrize("mismatch", LOST)
+def test_without_its_secret_an_edit_is_never_skipped(mismatch: str) -> None:
+    """What the rule matches is denied by its name, even where another rule allows it: it would pass unedited."""
+    rules = [matching(mismatch, secret=SECRET) | {"path": "/a"}, {"method": "GET"}]
+    lost = compiled(http_rule(*rules))
+    answer = judge(lost, get("/a", ("authorization", "forged")))
+    assert (answer.allowed, answer.rule) == (False, "*/f0[0]#ingress[0].toPorts[0].http[0]")
+    assert "its secret default/token is not there" in answer.reason
+    assert judge(lost, get("/b")).allowed
+    assert "authorization cannot be edited" in lost.warnings[0].message
+    assert judge(compiled(http_rule(*rules), secrets={"default/token": AUTH}), get("/a")).allowed
+
+
+@pytest.mark.parametrize(("namespace", "named"), [(None, "hr/token"), ("hr", "hr/token")])
+def test_a_secret_is_of_the_policys_namespace(namespace: str | None, named: str) -> None:
+    """A policy uses its own namespace's secrets, whether it says so or not."""
+    secret = SECRET | ({"namespace": namespace} if namespace else {})
+    spec = http_rule(matching("ADD", secret=secret))
+    rules = rules_of(cnp({"endpointSelector": {}, "ingress": spec["ingress"]}))
+    assert policy.secrets_named(rules) == {named}
+
+
+def test_edits_are_made_on_what_those_before_have_left() -> None:
+    """Two rules that add or replace one header by the same value put it in once."""
+    twice = [matching("REPLACE", value="a"), matching("ADD", value="a"), matching("LOG", value="a,b")]
+    answer = judge(compiled(http_rule(*twice)), get("/", ("authorization", "z")))
+    assert [str(edit) for edit in answer.edits] == ["replace authorization", "log authorization"]
+
+
+def test_an_edit_is_no_credential() -> None:
+    """What must match is asked of what was sent, also where a rule before has put the right value in."""
+    rules = [
+        matching("ADD", value="a"),
+        {
+            "headerMatches": [
+                {"name": "Authorization", "value": "a"},
+                {"name": "X-Role", "mismatch": "DELETE"},
+            ]
+        },
+    ]
+    answer = judge(compiled(http_rule(*rules)), get("/", ("x-role", "user")))
+    assert [str(edit) for edit in answer.edits] == ["add authorization"]
+
+
+def test_a_port_that_is_open_edits_all_the_same() -> None:
+    """An allow without requests opens the port, but does not take the edits away (as in Cilium)."""
+    own = matching("REPLACE", value="a") | {"path": "/a"}
+    wide = rule(ingress=[{"toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}]}]}])
+    revision = compiled(http_rule(own), wide)
+    assert l4(revision, "10.0.0.3") == "redirect"
+    answer = judge(revision, get("/a"))
+    assert (answer.verdict, answer.rule) == ("allow", "*/f1[0]#ingress[0].toPorts[0]")
+    assert [str(edit) for edit in answer.edits] == ["replace authorization"]
+    assert not judge(revision, get("/b")).edits
+    assert l4(compiled(http_rule(matching(None, value="a")), wide), "10.0.0.3") == "pass"
+
+
+def test_what_the_node_sends_is_not_edited() -> None:
+    """The node may reach its workloads whatever is sent, also where an edit lacks its secret."""
+    revision = compiled(http_rule(matching("REPLACE", secret=SECRET)))
+    assert l4(revision, "10.0.0.3") == "redirect"
+    host = revision.endpoint("hr", "jobs-api").ingress.decide(revision.host.number, policy.TCP, 80)
+    assert host.action is policy.Action.PASS
+
+
+def test_delete_without_a_value_is_a_warning() -> None:
+    """It removes nothing, as any header is then as expected; a person likely means the opposite."""
+    loaded = load(http_rule({"headerMatches": [{"name": "X-Role", "mismatch": "DELETE"}]}))
+    assert "removes nothing" in loaded.warnings[0].message
+    assert not judge(compiled(http_rule(matching("DELETE"))), get("/", ("authorization", "x"))).edits
+
+
+def test_edited_headers_are_guarded() -> None:
+    """Every answer tells which headers rules in force edit, so that what is taken for them can be refused."""
+    rules = [matching("DELETE", value="a"), {"headerMatches": [{"name": "X-Log", "mismatch": "LOG"}]}]
+    assert judge(compiled(http_rule(*rules)), get("/")).guarded == {b"authorization"}
+
+
+@pytest.mark.parametrize(
+    ("op", "after"),
+    [
+        ("log", [b"1", b"2"]),
+        ("add", [b"1", b"2", b"new"]),
+        ("replace", [b"new"]),
+        ("delete", []),
+    ],
+)
+def test_a_request_after_its_edits(op: str, after: list[bytes]) -> None:
+    """What the next policy judges has all edits, and is otherwise the same request."""
+    sent = get("/a", ("x-token", "1"), ("other", "o"), ("x-token", "2"), method="PUT")
+    seen = policy.Edited(sent, [HeaderEdit(op, b"x-token", b"new")])
+    assert [value for name, value in seen.headers if name == b"x-token"] == after
+    assert (b"other", b"o") in seen.headers
+    assert (seen.method, seen.path, seen.host) == (sent.method, sent.path, sent.host)
+
+
+def test_memory_of_edits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client chooses which headers it sends: it cannot fill memory with sets of edits."""
+    monkeypatch.setattr(httprules, "MAX_REMEMBERED", 8)
+    names = [f"x-{i}" for i in range(6)]
+    own = {"headerMatches": [{"name": name, "mismatch": "DELETE", "value": "a"} for name in names]}
+    revision = compiled(http_rule(own))
+    judges = revision.endpoint("hr", "jobs-api").ingress.http(number(revision, "10.0.0.3"), 80)
+    for sent in range(2**6):
+        headers = [(name, "b") for i, name in enumerate(names) if sent >> i & 1]
+        assert len(judges.judge(get("/", *headers)).edits) == len(headers)
+        assert isinstance(judges, policy.HttpRules)
+        assert len(judges._with_edits) <= 8
 
 
 def test_every_matching_rule_edits() -> None:

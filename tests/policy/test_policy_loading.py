@@ -149,6 +149,55 @@ REFUSED = [
         "",
     ),
     (
+        http_rule({"headerMatches": [{"name": "Content_Length", "mismatch": "DELETE"}]}),
+        f"{HTTP}/headerMatches/0/name",
+        "frames or routes",
+        "",
+    ),
+    (
+        http_rule({"headerMatches": [{"name": "A", "value": "s3cret\r\nB: c"}]}),
+        f"{HTTP}/headerMatches/0/value",
+        "the value is not a header value (visible ASCII, blanks inside, no line breaks)",
+        "",
+    ),
+    (
+        http_rule({"headerMatches": [{"name": "A", "value": "x" * 8193}]}),
+        f"{HTTP}/headerMatches/0/value",
+        "the value is longer than 8192 bytes",
+        "",
+    ),
+    (
+        http_rule({"headerMatches": [{"name": "A", "value": 1234567}]}),
+        f"{HTTP}/headerMatches/0/value",
+        "must be a string, not a number",
+        "in quotes",
+    ),
+    (
+        http_rule({"headerMatches": [{"name": "A", "secret": {"name": "../shadow"}}]}),
+        f"{HTTP}/headerMatches/0/secret/name",
+        "is not the name of a secret",
+        "",
+    ),
+    (
+        http_rule({"headerMatches": [{"name": "A", "secret": {"name": "t", "namespace": "a/b"}}]}),
+        f"{HTTP}/headerMatches/0/secret/namespace",
+        "is not the name of a namespace",
+        "",
+    ),
+    (
+        cnp(
+            {
+                "endpointSelector": {},
+                "ingress": http_rule(
+                    {"headerMatches": [{"name": "A", "secret": {"name": "t", "namespace": "ops"}}]}
+                )["ingress"],
+            }
+        ),
+        "/spec/ingress/0/toPorts/0/rules/http/0/headerMatches/0/secret/namespace",
+        "a policy in hr cannot use a secret of ops",
+        "CiliumClusterwideNetworkPolicy",
+    ),
+    (
         to_ports(ports=[{"port": "80"}], rules={"http": [{}]}),
         "/0/ingress/0/toPorts/0/ports/0",
         "http rules are for TCP",

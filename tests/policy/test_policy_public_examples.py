@@ -16,8 +16,16 @@ DATA = Path(__file__).parent / "data"
 # Why each refused file is refused: parts of the messages, one for each error, in order.
 REFUSED = {
     "connectivity-client-egress-l7-http-external-node.yaml": ["no DNS", "neither a port"],
-    "connectivity-client-egress-l7-http-matchheader-secret-port-range.yaml": ["label value", "label value"],
-    "connectivity-client-egress-l7-http-matchheader-secret.yaml": ["label value", "label value"],
+    "connectivity-client-egress-l7-http-matchheader-secret-port-range.yaml": [
+        "label value",
+        "label value",
+        "of a namespace",
+    ],
+    "connectivity-client-egress-l7-http-matchheader-secret.yaml": [
+        "label value",
+        "label value",
+        "of a namespace",
+    ],
     "connectivity-client-egress-l7-http-named-port.yaml": ["label value", "label value", "no DNS"],
     "connectivity-client-egress-l7-http-port-range.yaml": ["label value", "label value", "no DNS"],
     "connectivity-client-egress-l7-http.yaml": ["label value", "label value", "no DNS"],
