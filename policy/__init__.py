@@ -8,13 +8,14 @@ from policy.comparison import Change, Difference, diff
 from policy.compilation import ALLOW_LOCALHOST, EndpointPolicy, NodePolicy, compile
 from policy.directions import DirectionPolicy, L4Entry, NotJudged
 from policy.errors import AddressConflict, CompileError, PolicyError, Problem, UnknownEndpoint
-from policy.explanation import Candidate, Explanation, Party, Reach, Side, UnknownParty, explain, party, reach
+from policy.explanation import Candidate, Explanation, Party, Side, UnknownParty, explain, party
 from policy.httprules import AuditedRules, HttpRules
 from policy.identities import Identity, Node, Prefix, Workload
 from policy.learning import Evidence, Learned, learn
 from policy.lint import lint_world
 from policy.loading import Loaded, Rules, load
 from policy.model import TCP, UDP, Policy
+from policy.reaching import Reach, Requests, reach
 from policy.records import Record, Records
 from policy.records import read as read_records
 from policy.schema import rules_schema
@@ -55,6 +56,7 @@ __all__ = [
     "Record",
     "Records",
     "Request",
+    "Requests",
     "Rules",
     "Side",
     "UnknownEndpoint",

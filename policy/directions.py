@@ -98,15 +98,18 @@ class DirectionPolicy:
             for piece in ports.pieces
         )
 
-    def decide(self, identity: int, protocol: int, port: int) -> L4Verdict:
-        """What becomes of a connection from (ingress) or to (egress) an identity on a port."""
+    def decide(self, identity: int, protocol: int, port: int, who: str = "") -> L4Verdict:
+        """What becomes of a connection from (ingress) or to (egress) an identity on a port.
+
+        An identity is a class of peers: `who` is the one to name in the reason, else any of them is.
+        """
         ports = self._ports.get(identity)
         piece = ports.at(protocol, port) if ports else None
         if piece is not None:
             return piece.verdict
         if not self.enforced:
             return self.default
-        who = self._names.get(identity, "this peer")
+        who = who or self._names.get(identity, "this peer")
         service = f"{port}/{PROTOCOL_NAMES.get(protocol, protocol)}"
         policy = self._basis.denied_by.partition("#")[0]
         reason = f"default deny: no {self._word} rule of {policy} allows {who} on {service}"

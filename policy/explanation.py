@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import ip_address
+from difflib import get_close_matches
+from heapq import nsmallest
+from ipaddress import ip_address, ip_network
 
 from policy import conditions
 from policy.compilation import NodePolicy
 from policy.errors import PolicyError
-from policy.identities import Identity, Workload
+from policy.identities import Address, Identity, Workload
 from policy.model import (
     EVERY_PORT,
     PROTOCOL_NAMES,
@@ -27,6 +29,9 @@ from policy.model import (
 )
 from policy.verdicts import Action, HeaderEdit, Request
 
+# A person reads the nearest few; of ten thousand rules the others are only counted.
+MAX_CANDIDATES = 10
+
 
 class UnknownParty(PolicyError):
     """What was named is neither a known workload nor an address."""
@@ -39,6 +44,11 @@ class Party:
     identity: Identity
     workload: Workload | None
 
+    @property
+    def enforced(self) -> bool:
+        """Whether its own policy is enforced on this node."""
+        return self.workload is not None and self.workload.local
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -46,7 +56,7 @@ class Candidate:
 
     rule: str
     kind: str
-    """`allow` or `deny`."""
+    """`allow` or `deny`, with ` (audit)` behind it where its policy is only tried."""
     failed: tuple[str, ...]
     description: str = ""
     distance: tuple[int, int, int] = (0, 0, 0)
@@ -54,48 +64,81 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """The answer of one endpoint's policy; `candidates` are the rules, nearest first."""
+    """The answer of one endpoint's policy.
+
+    `enforced`: on this node; else it is what the rules mean for a workload that is elsewhere, and decides
+    nothing here. `judged`: requests are judged one by one; `path_judged`: some rule in force looks at paths.
+    `candidates` are the rules, nearest first, at most `MAX_CANDIDATES`, and `more` says how many others were
+    looked at.
+    """
 
     endpoint: str
     direction: str
     peer: str
+    enforced: bool
     verdict: str
     rule: str
     reason: str
+    judged: bool
+    path_judged: bool
     candidates: tuple[Candidate, ...]
+    more: int
     edits: tuple[HeaderEdit, ...] = ()
+
+    @property
+    def description(self) -> str:
+        """What the deciding rule says of itself."""
+        return next((one.description for one in self.candidates if one.rule == self.rule), "")
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The verdict of all policies that are asked: `allow`, `deny` or `audit`; and each side's own."""
+    """The verdict of the policies enforced on this node: `allow`, `deny` or `audit`; and each side's own.
+
+    `decided_by` is the side whose verdict it is, None where no policy was asked.
+    """
 
     verdict: str
     rule: str
     reason: str
     sides: tuple[Side, ...]
+    decided_by: Side | None = None
 
 
 def party(revision: NodePolicy, text: str) -> Party:
-    """`namespace/name`, a name that only one workload has, `host`, or an address.
+    """Who is meant, in the words of people and of the access log.
+
+    `namespace/name`, a name that only one workload has, `host`, `world`, an address, or `cidr:` and a network.
 
     Raises:
         UnknownParty: it is none of these.
     """
-    if text == "host":
-        return Party(revision.host, None)
+    if text in ("host", "world"):
+        return Party(revision.host if text == "host" else revision.world, None)
     named = [one for one in revision.workloads if text in (one.name, one.full_name)]
-    if len(named) == 1:
-        return Party(revision.identity_of(named[0].namespace, named[0].name), named[0])
+    if len(named) > 1:
+        exact = [one for one in named if one.full_name == text]
+        if len(exact) != 1:
+            raise UnknownParty(f"{text} is ambiguous: {', '.join(one.full_name for one in named)}")
+        named = exact
     if named:
-        raise UnknownParty(f"{text} is ambiguous: {', '.join(one.full_name for one in named)}")
-    try:
-        address = ip_address(text)
-    except ValueError:
-        raise UnknownParty(f"{text} is neither a known workload, host, nor an address") from None
-    identity = revision.identify(address)
+        return Party(revision.identity_of(named[0].namespace, named[0].name), named[0])
+    identity = revision.identify(_address(revision, text))
     workload = next((one for one in revision.workloads if identity.name == one.full_name), None)
     return Party(identity, workload)
+
+
+def _address(revision: NodePolicy, text: str) -> Address:
+    try:
+        if text.startswith("cidr:"):
+            return ip_network(text.removeprefix("cidr:")).network_address
+        return ip_address(text)
+    except ValueError:
+        names = {one.name: one.full_name for one in revision.workloads}
+        close = get_close_matches(text, [*names, *names.values()], 1)
+        hint = f"; did you mean {names.get(close[0], close[0])}?" if close else ""
+        told = f"{text} is neither a known workload, host, world, nor an address{hint}"
+        raise UnknownParty(told) from None
 
 
 def explain(
@@ -106,19 +149,31 @@ def explain(
     request: Request | None,
     protocol: int = TCP,
 ) -> Explanation:
-    """What becomes of a connection, or of a request on it: the client's egress, then the server's ingress."""
-    sides = []
-    if client.workload is not None:
-        sides.append(_side(revision, "egress", client.workload, server, port, protocol, request))
-    if server.workload is not None:
-        sides.append(_side(revision, "ingress", server.workload, client, port, protocol, request))
-    if not sides:
-        return Explanation("allow", "", "neither end is a known workload: no policy is asked", ())
-    strictest = max(sides, key=lambda side: _WEIGHT[side.verdict])
-    return Explanation(strictest.verdict, strictest.rule, strictest.reason, tuple(sides))
+    """What becomes of a connection, or of a request on it: the client's egress, then the server's ingress.
+
+    Of a workload that is not enforced on this node the rules are explained too, but they decide nothing here.
+    """
+    if client.workload is not None and client.workload is server.workload:
+        return Explanation("allow", "", "traffic inside one workload passes no hook: no policy is asked", ())
+    asked = [("egress", client, server), ("ingress", server, client)]
+    sides = tuple(
+        _side(revision, direction, own.workload, peer, port, protocol, request)
+        for direction, own, peer in asked
+        if own.workload is not None and own.workload.namespace
+    )
+    enforced = [side for side in sides if side.enforced]
+    if not enforced:
+        return Explanation("allow", "", "neither end is enforced on this node: no policy is asked", sides)
+    teller = max(enforced, key=_weight)
+    return Explanation(teller.verdict, teller.rule, teller.reason, sides, teller)
 
 
 _WEIGHT = {"allow": 0, "audit": 1, "deny": 2}
+
+
+def _weight(side: Side) -> tuple[int, bool]:
+    """A connection that is denied never carries the request that another policy would deny."""
+    return _WEIGHT[side.verdict], side.verdict == "deny" and not side.judged
 
 
 def _side(
@@ -131,23 +186,32 @@ def _side(
     request: Request | None,
 ) -> Side:
     policy = getattr(revision.endpoint(endpoint.namespace, endpoint.name), direction)
-    answer = policy.decide(peer.identity.number, protocol, port)
-    verdict, edits = _word(answer.action, answer.audit), ()
-    rule, reason = answer.rule, answer.reason
-    if answer.action is Action.REDIRECT and request is not None:
-        judgement = policy.http(peer.identity.number, port).judge(request)
+    number = peer.identity.number
+    answer = policy.decide(number, protocol, port, peer.identity.name)
+    judged = answer.action is Action.REDIRECT
+    verdict, rule, reason = _word(answer.action, answer.audit), answer.rule, answer.reason
+    path_judged, edits = False, ()
+    if judged and request is not None:
+        judgement = policy.http(number, port).judge(request)
         verdict, rule, reason, edits = judgement.verdict, judgement.rule, judgement.reason, judgement.edits
+        path_judged = judgement.path_judged
     owner = endpoint if direction == "ingress" else peer.workload
     ports = {name.lower(): number for name, number in owner.ports.items()} if owner else {}
     asked = _Asked(revision, peer, port, protocol, request, ports)
-    candidates = (
-        candidate
-        for one in revision.selecting(endpoint)
-        for candidate in _candidates(one, getattr(one, direction), asked)
-    )
-    nearest = sorted(candidates, key=lambda candidate: candidate.distance)
+    nearest, more = _nearest(revision.selecting(endpoint), direction, asked, rule)
     return Side(
-        endpoint.full_name, direction, peer.identity.name, verdict, rule, reason, tuple(nearest), edits
+        endpoint.full_name,
+        direction,
+        peer.identity.name,
+        endpoint.local,
+        verdict,
+        rule,
+        reason,
+        judged,
+        path_judged,
+        nearest,
+        more,
+        edits,
     )
 
 
@@ -169,25 +233,44 @@ class _Asked:
     ports: dict[str, int]
 
 
+def _nearest(
+    policies: list[Policy], direction: str, asked: _Asked, decided: str
+) -> tuple[tuple[Candidate, ...], int]:
+    """The rule that decided, then the others by how far they are; and how many more there are."""
+    count = 0
+
+    def counted() -> Iterator[Candidate]:
+        nonlocal count
+        for policy in policies:
+            for candidate in _candidates(policy, getattr(policy, direction), asked):
+                count += 1
+                yield candidate
+
+    nearest = nsmallest(MAX_CANDIDATES, counted(), key=lambda one: (one.rule != decided, one.distance))
+    return tuple(nearest), count - len(nearest)
+
+
 def _candidates(policy: Policy, direction: Direction, asked: _Asked) -> Iterator[Candidate]:
     note = " (audit)" if policy.mode is Mode.AUDIT else ""
     for kind, rules in (("deny", direction.deny), ("allow", direction.allow)):
         for rule in rules:
             for port in rule.ports or (None,):
-                yield from _at_port(kind + note, rule, port, asked)
+                yield from _at_port(kind + note, rule, port, asked, policy.description)
 
 
-def _at_port(kind: str, rule: Rule, port: PortRule | None, asked: _Asked) -> Iterator[Candidate]:
+def _at_port(
+    kind: str, rule: Rule, port: PortRule | None, asked: _Asked, description: str
+) -> Iterator[Candidate]:
     who = _peer_failures(rule, asked)
     where = _port_failures(port.ports if port else (EVERY_PORT,), asked)
     if port is None or port.http is None or asked.request is None:
         name = port.name if port else rule.name
-        yield Candidate(name, kind, (*who, *where), distance=(len(who), len(where), 0))
+        yield Candidate(name, kind, (*who, *where), description, (len(who), len(where), 0))
         return
     for http in port.http:
-        what = tuple(request_failures(http, asked.request, deny=kind.startswith("deny")))
+        what = tuple(_request_failures(http, asked.request, asked.revision, deny=kind.startswith("deny")))
         distance = (len(who), len(where), len(what))
-        yield Candidate(http.name, kind, (*who, *where, *what), http.description, distance)
+        yield Candidate(http.name, kind, (*who, *where, *what), http.description or description, distance)
 
 
 def _peer_failures(rule: Rule, asked: _Asked) -> tuple[str, ...]:
@@ -216,7 +299,7 @@ def _is_port(spec: PortSpec, asked: _Asked) -> bool:
     return spec.first <= asked.port <= spec.last
 
 
-def request_failures(rule: HttpRule, request: Request, *, deny: bool = False) -> Iterator[str]:
+def _request_failures(rule: HttpRule, request: Request, revision: NodePolicy, *, deny: bool) -> Iterator[str]:
     """Each condition of a rule that a request does not meet, as a person would say it."""
     for field, condition, value in (
         ("method", conditions.of_method(rule), request.method),
@@ -231,10 +314,16 @@ def request_failures(rule: HttpRule, request: Request, *, deny: bool = False) ->
             kind = "header" if isinstance(test, HeaderTest) else "query"
             wanted = f" with the value {_shown(test.value)}" if test.value is not None else ""
             yield f"{kind}: there is no {test.name.decode('latin-1')}{wanted}"
+    yield from _header_match_failures(rule, request, revision)
+
+
+def _header_match_failures(rule: HttpRule, request: Request, revision: NodePolicy) -> Iterator[str]:
+    """The same for headerMatches, whose values may be secrets: they are compared, and never shown."""
     for match in rule.header_matches:
-        # A secret's value is not known here, and never shown.
-        sent = conditions.joined(request.headers, match.name)
-        if match.mismatch is Mismatch.FAIL and (sent is None or (not match.secret and sent != match.value)):
+        sent, wanted = conditions.joined(request.headers, match.name), revision.expected(match)
+        if wanted is None:
+            yield f"header: there is no secret {match.secret} to compare {match.name.decode()} with"
+        elif match.mismatch is Mismatch.FAIL and (sent is None or wanted not in (b"", sent)):
             yield f"header: {match.name.decode()} does not have the value that the rule wants"
 
 
@@ -248,38 +337,3 @@ def _wanted(rule: HttpRule, field: str) -> str:
 
 def _shown(value: object) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """One line of what an endpoint may do: with whom, on which ports, and how it is decided."""
-
-    direction: str
-    peers: tuple[str, ...]
-    ports: str
-    action: str
-    rules: tuple[str, ...]
-
-
-def reach(revision: NodePolicy, endpoint: Workload) -> tuple[Reach, ...]:
-    """All that an endpoint may send and receive, by peers and ports; what is not listed takes the default."""
-    lines: dict[tuple[str, str, str, tuple[str, ...]], list[str]] = {}
-    both = revision.endpoint(endpoint.namespace, endpoint.name)
-    for direction in ("ingress", "egress"):
-        side = getattr(both, direction)
-        for entry in side.entries:
-            rules = (entry.rule,)
-            if entry.action is Action.REDIRECT:
-                judges = side.http(entry.identity, entry.first_port)
-                rules = tuple(rule.name for rule in judges.rules) or rules
-            spec = PortSpec((entry.protocol,), entry.first_port, entry.last_port)
-            word = "audit" if entry.audit else entry.action.value
-            lines.setdefault((direction, str(spec), word, rules), []).extend(revision.members(entry.identity))
-        peers = ["everyone else" if side.entries else "everyone"]
-        lines.setdefault((direction, "any", side.default.action.value, (side.default.rule,)), []).extend(
-            peers
-        )
-    return tuple(
-        Reach(direction, tuple(dict.fromkeys(peers)), ports, action, rules)
-        for (direction, ports, action, rules), peers in lines.items()
-    )
