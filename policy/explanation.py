@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from heapq import nsmallest
@@ -34,7 +34,11 @@ MAX_CANDIDATES = 10
 
 
 class UnknownParty(PolicyError):
-    """What was named is neither a known workload nor an address."""
+    """What was named is neither a known workload nor an address; `mend` says what to write instead."""
+
+    def __init__(self, message: str, mend: str) -> None:
+        super().__init__(message)
+        self.mend = mend
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,7 @@ def party(revision: NodePolicy, text: str) -> Party:
     if len(named) > 1:
         exact = [one for one in named if one.full_name == text]
         if len(exact) != 1:
-            raise UnknownParty(f"{text} is ambiguous: {', '.join(one.full_name for one in named)}")
+            raise UnknownParty(f"{text} is ambiguous", _mean(one.full_name for one in named))
         named = exact
     if named:
         return Party(revision.identity_of(named[0].namespace, named[0].name), named[0])
@@ -136,9 +140,12 @@ def _address(revision: NodePolicy, text: str) -> Address:
     except ValueError:
         names = {one.name: one.full_name for one in revision.workloads}
         close = get_close_matches(text, [*names, *names.values()], 1)
-        hint = f"; did you mean {names.get(close[0], close[0])}?" if close else ""
-        told = f"{text} is neither a known workload, host, world, nor an address{hint}"
-        raise UnknownParty(told) from None
+        mend = _mean([names.get(close[0], close[0])]) if close else "name it as the endpoints file does"
+        raise UnknownParty(f"{text} is neither a known workload, host, world, nor an address", mend) from None
+
+
+def _mean(names: Iterable[str]) -> str:
+    return f"did you mean {' or '.join(names)}?"
 
 
 def explain(
@@ -171,9 +178,13 @@ def explain(
 _WEIGHT = {"allow": 0, "audit": 1, "deny": 2}
 
 
-def _weight(side: Side) -> tuple[int, bool]:
-    """A connection that is denied never carries the request that another policy would deny."""
-    return _WEIGHT[side.verdict], side.verdict == "deny" and not side.judged
+def _weight(side: Side) -> tuple[int, bool, bool, bool]:
+    """The stricter one tells, and of equals the one that looked closer, at requests or by a rule.
+
+    A connection that is denied never carries the request that another policy would deny.
+    """
+    denied = side.verdict == "deny"
+    return _WEIGHT[side.verdict], denied and not side.judged, side.judged, bool(side.rule)
 
 
 def _side(
