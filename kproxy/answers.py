@@ -112,7 +112,7 @@ def _verdict(known: Knowledge, found: policy.Explanation, about: Described | Non
     refused; what is read is judged; and a path that is allowed may still be ambiguous.
     """
     judging = [side for side in found.sides if side.enforced and side.judged]
-    word, teller = _WORDS[found.verdict], found.decided_by
+    word, teller = WORDS[found.verdict], found.decided_by
     if about is None or not judging or (word == "deny" and teller not in judging):
         return _Verdict(word, found.rule, found.reason)
     if about.refusal:
@@ -125,7 +125,7 @@ def _verdict(known: Knowledge, found: policy.Explanation, about: Described | Non
     return _Verdict(word, found.rule, found.reason, _FORBIDDEN if word == "deny" else None)
 
 
-_WORDS: dict[str, Literal["allow", "deny", "audit"]] = {"allow": "allow", "deny": "deny", "audit": "audit"}
+WORDS: dict[str, Literal["allow", "deny", "audit"]] = {"allow": "allow", "deny": "deny", "audit": "audit"}
 
 
 def _refused(refusal: Refusal) -> _Verdict:
@@ -169,7 +169,7 @@ def _side(side: policy.Side) -> SideAnswer:
         direction="egress" if side.direction == "egress" else "ingress",
         peer=side.peer,
         enforced=side.enforced,
-        verdict=_WORDS[side.verdict],
+        verdict=WORDS[side.verdict],
         rule=side.rule,
         reason=side.reason,
         judged=side.judged,

@@ -4,7 +4,7 @@
 whose `DirectionPolicy.decide` answers for connections and `HttpRules.judge` for requests.
 """
 
-from policy.comparison import Change, Difference, diff
+from policy.comparison import Change, Difference, Verdict, diff
 from policy.compilation import ALLOW_LOCALHOST, EndpointPolicy, NodePolicy, compile
 from policy.directions import DirectionPolicy, L4Entry, NotJudged
 from policy.errors import AddressConflict, CompileError, PolicyError, Problem, UnknownEndpoint
@@ -61,6 +61,7 @@ __all__ = [
     "Side",
     "UnknownEndpoint",
     "UnknownParty",
+    "Verdict",
     "Workload",
     "compile",
     "diff",

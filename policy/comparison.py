@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from policy import conditions
 from policy.compilation import NodePolicy
 from policy.errors import UnknownEndpoint
 from policy.explanation import UnknownParty, party
+from policy.model import HttpRule
 from policy.records import Record
 from policy.verdicts import Action
 
@@ -70,18 +72,23 @@ def diff(
 
     Of a described request all headers are known; those of a logged one are not.
     """
-    logged: dict[Record, int] = {}
+    logged: dict[tuple[object, ...], tuple[Record, int]] = {}
     for record in records:
-        # What the log says became of it is no part of the question.
-        asked = replace(record, verdict="")
-        logged[asked] = logged.get(asked, 0) + 1
+        key = _question(record)
+        logged[key] = (record, logged.get(key, (record, 0))[1] + 1)
     found = _Found(old, new, ambiguous)
-    for record, times in logged.items():
+    for record, times in logged.values():
         found.compare(record, times, whole=False)
     for record in dict.fromkeys(described):
         found.compare(record, 0, whole=True)
     changes = sorted(found.changes, key=lambda one: (_ORDER[one.after.verdict], -one.count, str(one.record)))
     return Difference(tuple(changes), found.unchanged, tuple(found.unknown), found.unknown_count)
+
+
+def _question(record: Record) -> tuple[object, ...]:
+    """What is asked of the policies: what the log says became of a request is no part of it."""
+    who = (record.endpoint, record.direction, record.peer, record.protocol, record.port)
+    return (*who, record.http, record.method, record.path, record.host, record.headers)
 
 
 _ORDER = {"deny": 0, "audit": 1, "allow": 2}
@@ -124,7 +131,15 @@ def _ask(revision: NodePolicy, record: Record, ambiguous: Ambiguous) -> tuple[Ve
         return Verdict(word, answer.rule, answer.reason), False
     judges = side.http(peer.number, record.port)
     judgement = judges.judge(record)
-    looks = any(rule.headers or rule.header_matches for rule in judges.rules)
+    looks = any(_depends_on_headers(rule, record) for rule in judges.rules)
     if judgement.verdict == "allow" and judgement.path_judged and ambiguous(record.path):
         return Verdict("deny", judgement.rule, "ambiguous_path"), looks
     return Verdict(judgement.verdict, judgement.rule, judgement.reason), looks
+
+
+def _depends_on_headers(rule: HttpRule, record: Record) -> bool:
+    """Whether only the headers decide if a rule matches, as all else that it asks for is so."""
+    if not (rule.headers or rule.header_matches):
+        return False
+    others = (conditions.of_method(rule), conditions.of_host(rule), conditions.of_path(rule))
+    return all(condition is None or condition(record) for condition in others)
