@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Literal
 
 import policy
@@ -66,9 +67,20 @@ def answer(known: Knowledge, question: Question) -> Explained | Drawn:
 def party(known: Knowledge, text: str) -> policy.Party:
     """Who is meant by a name or an address; raises UsageError."""
     try:
-        return policy.party(known.policy, text)
+        found = policy.party(known.policy, text)
     except policy.UnknownParty as error:
         raise UsageError(str(error), error.mend) from error
+    if found.workload is None and _is_loopback(text):
+        told = f"{text} is loopback: such traffic stays inside a workload, and no rule is about it"
+        raise UsageError(told, "name the workload")
+    return found
+
+
+def _is_loopback(text: str) -> bool:
+    try:
+        return ip_address(text).is_loopback
+    except ValueError:
+        return False
 
 
 def explained(known: Knowledge, question: Question) -> Explained:

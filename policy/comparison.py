@@ -9,6 +9,7 @@ from policy import conditions
 from policy.compilation import NodePolicy
 from policy.errors import UnknownEndpoint
 from policy.explanation import UnknownParty, party
+from policy.identities import Identity
 from policy.model import HttpRule
 from policy.records import Record
 from policy.verdicts import Action
@@ -98,7 +99,7 @@ class _Found:
     """A comparison under way."""
 
     def __init__(self, old: NodePolicy, new: NodePolicy, ambiguous: Ambiguous) -> None:
-        self._old, self._new, self._ambiguous = old, new, ambiguous
+        self._old, self._new = _Asked(old, ambiguous), _Asked(new, ambiguous)
         self.changes: list[Change] = []
         self.unknown: list[str] = []
         self.unchanged = self.unknown_count = 0
@@ -106,8 +107,8 @@ class _Found:
     def compare(self, record: Record, times: int, *, whole: bool) -> None:
         """Ask both; `whole`: its headers are known."""
         try:
-            before, looked = _ask(self._old, record, self._ambiguous)
-            after, looks = _ask(self._new, record, self._ambiguous)
+            before, looked = self._old.ask(record)
+            after, looks = self._new.ask(record)
         except (UnknownEndpoint, UnknownParty) as error:
             self.unknown_count += max(times, 1)
             if len(self.unknown) < MAX_UNKNOWN:
@@ -119,22 +120,34 @@ class _Found:
             self.changes.append(Change(record, before, after, times, not whole and (looked or looks)))
 
 
-def _ask(revision: NodePolicy, record: Record, ambiguous: Ambiguous) -> tuple[Verdict, bool]:
-    """One policy's answer, and whether it looked at headers."""
-    namespace, _, name = record.endpoint.rpartition("/")
-    both = revision.endpoint(namespace, name)
-    side = both.ingress if record.direction == "ingress" else both.egress
-    peer = party(revision, record.peer).identity
-    answer = side.decide(peer.number, record.protocol, record.port, peer.name)
-    if answer.action is not Action.REDIRECT or not record.http:
-        word = "deny" if answer.action is Action.DENY else "audit" if answer.audit else "allow"
-        return Verdict(word, answer.rule, answer.reason), False
-    judges = side.http(peer.number, record.port)
-    judgement = judges.judge(record)
-    looks = any(_depends_on_headers(rule, record) for rule in judges.rules)
-    if judgement.verdict == "allow" and judgement.path_judged and ambiguous(record.path):
-        return Verdict("deny", judgement.rule, "ambiguous_path"), looks
-    return Verdict(judgement.verdict, judgement.rule, judgement.reason), looks
+class _Asked:
+    """One of the two policies; names, of which there are fewer than requests, are looked up once."""
+
+    def __init__(self, revision: NodePolicy, ambiguous: Ambiguous) -> None:
+        self._revision, self._ambiguous = revision, ambiguous
+        self._peers: dict[str, Identity] = {}
+
+    def ask(self, record: Record) -> tuple[Verdict, bool]:
+        """Its answer, and whether it looked at headers."""
+        namespace, _, name = record.endpoint.rpartition("/")
+        both = self._revision.endpoint(namespace, name)
+        side = both.ingress if record.direction == "ingress" else both.egress
+        peer = self._peer(record.peer)
+        answer = side.decide(peer.number, record.protocol, record.port, peer.name)
+        if answer.action is not Action.REDIRECT or not record.http:
+            word = "deny" if answer.action is Action.DENY else "audit" if answer.audit else "allow"
+            return Verdict(word, answer.rule, answer.reason), False
+        judges = side.http(peer.number, record.port)
+        judgement = judges.judge(record)
+        looks = any(_depends_on_headers(rule, record) for rule in judges.rules)
+        if judgement.verdict == "allow" and judgement.path_judged and self._ambiguous(record.path):
+            return Verdict("deny", judgement.rule, "ambiguous_path"), looks
+        return Verdict(judgement.verdict, judgement.rule, judgement.reason), looks
+
+    def _peer(self, name: str) -> Identity:
+        if name not in self._peers:
+            self._peers[name] = party(self._revision, name).identity
+        return self._peers[name]
 
 
 def _depends_on_headers(rule: HttpRule, record: Record) -> bool:

@@ -32,6 +32,9 @@ def lint(policies: Sequence[Policy]) -> list[Problem]:
     return found
 
 
+_ABSENT = "mend the labels, or add the workload to the endpoints"
+
+
 def lint_world(policies: Sequence[Policy], workloads: Sequence[Workload]) -> list[Problem]:
     """What can be said once it is known who is there: selectors that select nothing, port names nobody has."""
     known = [labels.of_workload(one.namespace, one.labels) for one in workloads]
@@ -43,7 +46,7 @@ def lint_world(policies: Sequence[Policy], workloads: Sequence[Workload]) -> lis
     for policy in policies:
         if not subjects.matching(policy.subject):
             found.append(
-                policy.place.problem(f"selects no endpoint: nothing has the labels {policy.subject}")
+                policy.place.problem(f"selects no endpoint: nothing has the labels {policy.subject}", _ABSENT)
             )
         for rule in all_rules([policy]):
             found += _absent_peers(rule, peers)
@@ -62,7 +65,7 @@ def _absent_peers(rule: Rule, peers: LabelIndex) -> Iterator[Problem]:
     for peer in rule.peers or ():
         reserved = isinstance(peer, Selector) and any(r.source == labels.RESERVED for r in peer.requirements)
         if isinstance(peer, Selector) and not reserved and not peers.matching(peer):
-            yield rule.place.problem(f"no known peer has the labels {peer}")
+            yield rule.place.problem(f"no known peer has the labels {peer}", _ABSENT)
 
 
 def _absent_port_names(policies: Iterable[Policy], names: set[str]) -> list[Problem]:
@@ -127,7 +130,9 @@ def _shadowed_requests(port: PortRule) -> Iterator[Problem]:
         wider = (first.get(wide, at) for wide in _wider(_conditions(rule)))
         other = next((found for found in wider if found != at), None)
         if other is not None and port.http:
-            yield rule.place.problem(f"decides nothing: {port.http[other].name} matches all that it does")
+            yield rule.place.problem(
+                f"decides nothing: {port.http[other].name} matches all that it does", "remove one of the two"
+            )
 
 
 def _conditions(rule: HttpRule) -> Conditions:
@@ -209,7 +214,7 @@ def _denied_whole(clauses: Sequence[_Clause]) -> Iterator[Problem]:
             wide = next((one for one in denials if _contains(one, allowed)), None)
             if wide is not None:
                 place = allowed.port.place if allowed.port else allowed.rule.place
-                yield place.problem(f"allows nothing: {wide.name} denies all of it")
+                yield place.problem(f"allows nothing: {wide.name} denies all of it", "remove one of the two")
 
 
 def _meets(wide: _Clause, narrow: _Clause) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable, Iterator
 
 import policy
 from kproxy import config, endpoints, reload, rules
-from kproxy.errors import FileError, Problem
+from kproxy.cli.text import counted, printable
+from kproxy.errors import FileError, Problem, UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,17 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Print errors and warnings: exit code 0 without errors, 1 with some, 2 where nothing was named."""
     if not (arguments.paths or arguments.endpoints or arguments.config):
-        print("kproxy check: name a PATH, --endpoints or --config", file=sys.stderr)
-        return 2
+        raise UsageError("nothing to check", "name a PATH, --endpoints or --config")
     errors, warnings = _check(arguments)
     if arguments.json:
         print(json.dumps({"errors": _plain(errors), "warnings": _plain(warnings)}, indent=2))
     else:
         for problem in errors:
-            print(f"{problem}")
+            print(printable(str(problem)))
         for problem in warnings:
-            print(f"warning: {problem}")
-        print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}")
+            print(printable(f"warning: {problem}"))
+        print(f"{counted(len(errors), 'error')}, {counted(len(warnings), 'warning')}")
     return 1 if errors else 0
 
 
@@ -55,9 +54,12 @@ def _check(arguments: argparse.Namespace) -> tuple[list[Problem], list[Problem]]
     loaded = policy.load(texts.files)
     errors += reload.unsupported(loaded.rules)
     errors += [*texts.errors, *map(_ours, loaded.errors)]
+    warnings = [*texts.warnings, *map(_ours, loaded.warnings)]
     if not errors:
-        errors += _compiled(loaded, workloads)
-    return errors, [*texts.warnings, *map(_ours, loaded.warnings)]
+        failed, world = _compiled(loaded, workloads, files)
+        errors += failed
+        warnings += world
+    return errors, warnings
 
 
 def _workloads(files: Iterable[str], errors: list[Problem]) -> Iterator[policy.Workload]:
@@ -69,14 +71,17 @@ def _workloads(files: Iterable[str], errors: list[Problem]) -> Iterator[policy.W
             errors += error.problems
 
 
-def _compiled(loaded: policy.Loaded, workloads: list[policy.Workload]) -> Iterator[Problem]:
-    """Yield what keeps rules that are right each by itself from coming into force together."""
+def _compiled(
+    loaded: policy.Loaded, workloads: list[policy.Workload], files: list[str]
+) -> tuple[list[Problem], list[Problem]]:
+    """What keeps rules from coming into force together; and where it is known who is there, what they miss."""
     try:
-        policy.compile(loaded.rules, workloads, policy.Node(), 0)
+        compiled = policy.compile(loaded.rules, workloads, policy.Node(), 0)
     except policy.CompileError as error:
-        yield from map(_ours, error.problems)
+        return [_ours(one) for one in error.problems], []
     except policy.AddressConflict as error:
-        yield Problem("", 0, "", str(error), "give each workload addresses of its own")
+        return [Problem(files[-1], 0, "", str(error), "give each workload addresses of its own")], []
+    return [], [_ours(one) for one in compiled.warnings] if files else []
 
 
 def _ours(problem: policy.Problem) -> Problem:
@@ -85,7 +90,3 @@ def _ours(problem: policy.Problem) -> Problem:
 
 def _plain(problems: Iterable[Problem]) -> list[dict[str, str | int]]:
     return [problem._asdict() for problem in problems]
-
-
-def _count(problems: list[Problem], word: str) -> str:
-    return f"{len(problems)} {word}{'' if len(problems) == 1 else 's'}"
