@@ -106,7 +106,7 @@ def _object(raw: bytes) -> Mapping[str, Any] | str:
         return {}
     try:
         return _decode(raw)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return "not a JSON object" if raw.endswith(b"\n") else "the last line is not complete"
 
 

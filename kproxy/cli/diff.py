@@ -11,7 +11,7 @@ import msgspec
 from kproxy import comparison, config, host, questions, reload, seen
 from kproxy.answers import Knowledge
 from kproxy.cli import asking
-from kproxy.cli.text import counted, indented, printable, table
+from kproxy.cli.text import cell, counted, indented, printable, table
 from kproxy.comparison import ChangeAnswer, Compared
 from kproxy.config import Config
 from kproxy.errors import UsageError
@@ -83,7 +83,7 @@ def lines(found: Compared) -> Iterator[str]:
         yield "note: * a rule looks at headers, which the log does not hold: describe such requests to be sure"
     if found.unknown_count:
         yield f"note: {counted(found.unknown_count, 'request')} could not be asked:"
-        yield from (indented(printable(told)) for told in found.unknown[:5])
+        yield from (indented(cell(told)) for told in found.unknown[:5])
     yield from (
         f"note: {count} log lines left out: {printable(why)}" for why, count in found.left_out.items()
     )
@@ -99,8 +99,8 @@ def _row(change: ChangeAnswer) -> tuple[str, ...]:
     return (
         f"{change.before.verdict} -> {_loud(change.after.verdict)}{unsure}",
         str(change.count) if change.count else "described",
-        printable(f"{change.endpoint} {change.direction}") + "\n" + printable(f"{arrow} {', '.join(peers)}"),
-        printable(_what(change)),
+        cell(f"{change.endpoint} {change.direction}") + "\n" + cell(f"{arrow} {', '.join(peers)}"),
+        cell(_what(change)),
         printable(_rule(change.before.rule)) + "\n-> " + printable(_rule(change.after.rule)),
     )
 
@@ -111,7 +111,7 @@ def _loud(verdict: str) -> str:
 
 def _what(change: ChangeAnswer) -> str:
     port = f"port {change.port}{'/udp' if change.protocol == 'udp' else ''}"
-    return f"{change.method} {change.path} ({port})" if change.method else f"connection ({port})"
+    return f"{port}: {change.method} {change.path}" if change.method else f"{port}: connection"
 
 
 def _rule(rule: str) -> str:

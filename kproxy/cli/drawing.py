@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import policy
 from kproxy.answer_shapes import Asked, CandidateAnswer, Drawn, EndpointReach, Explained, SideAnswer
-from kproxy.cli.text import counted, indented, printable, table
+from kproxy.cli.text import cell, counted, indented, printable, table
 
 
 def lines(found: Explained | Drawn) -> Iterator[str]:
@@ -15,7 +15,7 @@ def lines(found: Explained | Drawn) -> Iterator[str]:
 
 
 def _explained(found: Explained) -> Iterator[str]:
-    yield f"{found.verdict.upper()}: {printable(asked(found.asked))}"
+    yield f"{found.verdict.upper()}: {asked(found.asked)}"
     status = f" (answered with {found.status})" if found.status else ""
     yield f"  why:  {printable(found.reason)}{status}"
     yield f"  rule: {printable(found.rule) or 'none'}"
@@ -29,13 +29,14 @@ def _explained(found: Explained) -> Iterator[str]:
 
 
 def asked(question: Asked) -> str:
-    """A question in one line."""
+    """A question in one line, of which all is printable."""
     protocol = "/udp" if question.protocol == "udp" else ""
     request = ""
     if question.method is not None or question.path is not None or question.host is not None:
-        host = f" (Host: {question.host})" if question.host is not None else ""
-        request = f" {question.method or 'GET'} {question.path or '/'}{host}"
-    return f"{question.client} -> {question.server} port {question.port}{protocol}{request}"
+        host = f" (Host: {cell(question.host)})" if question.host is not None else ""
+        request = f" {cell(question.method or 'GET')} {cell(question.path or '/')}{host}"
+    ends = f"{printable(question.client)} -> {printable(question.server)}"
+    return f"{ends} port {question.port}{protocol}{request}"
 
 
 def _source(node: str, revision: int | None) -> str:
@@ -67,7 +68,7 @@ def _was_judged(found: Explained) -> bool:
 
 def _candidate(side: SideAnswer, one: CandidateAnswer) -> tuple[str, str, str]:
     decided = " (decides)" if one.matches and one.rule == side.rule else ""
-    told = [f"matches{decided}"] if one.matches else [printable(failure) for failure in one.failed]
+    told = [f"matches{decided}"] if one.matches else [cell(failure) for failure in one.failed]
     return printable(one.rule), one.kind, "\n".join(told)
 
 
@@ -106,7 +107,7 @@ def _rows(line: policy.Reach) -> Iterator[tuple[str, str, str, str]]:
     by = printable(line.rule or line.reason)
     yield peers, ports, line.action.upper() if line.action == "deny" else line.action, by
     for one in line.requests:
-        yield "", "", f"- {printable(_request(one))}", _by(one, line)
+        yield "", "", f"- {cell(_request(one))}", _by(one, line)
     if line.more_requests:
         yield "", "", f"- and {counted(line.more_requests, 'rule')} more", ""
 

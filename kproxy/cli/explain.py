@@ -77,7 +77,7 @@ def _ask(address: Address, question: Question, pairs: list[tuple[str, str]]) -> 
         if question.port:
             return msgspec.json.decode(text, type=Explained)
         return msgspec.json.decode(text, type=Drawn)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UsageError(f"what answers at {address} is not kproxy", "check the address") from error
 
 

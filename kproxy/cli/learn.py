@@ -12,7 +12,7 @@ from typing import Any
 
 import policy
 from kproxy import config, endpoints, seen
-from kproxy.cli.text import counted, printable
+from kproxy.cli.text import cell, counted, printable
 from kproxy.errors import OutputError, UsageError
 from kproxy.lines import STDOUT
 from policy import Learned, Workload
@@ -114,7 +114,7 @@ def lines(found: Learned) -> Iterator[str]:
     yield f"{policies} from {counted(total, 'request')}"
     for one in found.evidence:
         yield printable(f"  {one.rule}: {counted(one.requests, 'request')}, such as")
-        yield from (printable(f"    {example}") for example in one.examples)
+        yield from (f"    {cell(example)}" for example in one.examples)
     yield from _notes(found.notes)
     if not found.policies:
         yield "nothing was learned: is there traffic with these verdicts in the log? (--verdict)"

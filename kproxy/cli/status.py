@@ -30,7 +30,7 @@ def main(arguments: argparse.Namespace) -> int:
     text = fetch(address)
     try:
         status = msgspec.json.decode(text, type=Status)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise NodeUnreachableError(f"what answers at {address} is not kproxy", "check the address") from error
     if arguments.json:
         sys.stdout.write(text.decode())

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from tabulate import tabulate
 
+MAX_CELL = 160
+"""Most of one text in a table: a path of 8 KiB would push everything else off the screen."""
+
 
 def printable(text: str) -> str:
     r"""Escape what is not printable: ESC becomes `\x1b`, a line break `\n`, U+202E (right to left) `\u202e`.
@@ -13,6 +16,12 @@ def printable(text: str) -> str:
     Paths, hosts and methods in an access log are written by whoever sends requests.
     """
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def cell(text: str, most: int = MAX_CELL) -> str:
+    """The same, cut where it is long, with its whole length."""
+    shown = printable(text[:most])
+    return shown if len(text) <= most else f"{shown}… ({len(text)} characters)"
 
 
 def _escaped(char: str) -> str:
