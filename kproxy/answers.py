@@ -211,7 +211,7 @@ def _notes(known: Knowledge, found: policy.Explanation, about: Described | None)
     if about is None and judged and found.verdict != "deny":
         yield "requests on this connection are judged: describe one (method, path, host, headers)"
     for side in found.sides:
-        if not side.enforced:
+        if not side.enforced and side.candidates:
             told = "is not enforced on this node: what its rules say decides nothing here"
             yield f"{side.direction} of {side.endpoint} {told}"
         elif side.endpoint in known.failures:

@@ -85,7 +85,7 @@ def lines(found: Compared) -> Iterator[str]:
         yield f"note: {counted(found.unknown_count, 'request')} could not be asked:"
         yield from (indented(cell(told)) for told in found.unknown[:5])
     yield from (
-        f"note: {count} log lines left out: {printable(why)}" for why, count in found.left_out.items()
+        f"note: {counted(count, 'log line')} left out: {printable(why)}" for why, count in found.left_out.items()
     )
 
 

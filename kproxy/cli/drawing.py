@@ -22,7 +22,7 @@ def _explained(found: Explained) -> Iterator[str]:
     if found.description:
         yield f"        {printable(found.description)}"
     yield f"  from: {_source(found.node, found.revision)}"
-    for side in found.sides:
+    for side in (one for one in found.sides if one.enforced or one.candidates):
         yield ""
         yield from _side(side, found)
     yield from _notes(found.notes)

@@ -223,12 +223,16 @@ def test_descriptions_are_told(tmp_path: Path, capsys: Output) -> None:
     assert "jobs are public" in capsys.readouterr().out.split("egress of")[0]
 
 
-def test_a_peer_elsewhere_is_told_and_decides_nothing(ask: Ask) -> None:
-    """The rules of a workload on another node are shown, with a note."""
-    answer = ask("--from", "jobs-api", "--to", "batch", "--port", "80")
-    egress, ingress = answer["sides"]
-    assert (egress["enforced"], ingress["enforced"]) == (True, False)
-    assert any("ingress of ops/batch is not enforced on this node" in note for note in answer["notes"])
+def test_a_peer_elsewhere_is_told_and_decides_nothing(tmp_path: Path, capsys: Output) -> None:
+    """The rules of a workload on another node are shown, with a note; where it has none, it is not named."""
+    shut = jobs_policy(endpointSelector={}, ingress=[{}]) | {"metadata": {"name": "shut", "namespace": "ops"}}
+    argv = ["--from", "jobs-api", "--to", "batch", "--port", "80"]
+    for rules, told in (((jobs_policy(*HTTP),), False), ((jobs_policy(*HTTP), shut), True)):
+        config = write(tmp_path, *rules)
+        assert cli.main(["explain", "--config", str(config), *argv]) == 0
+        out = capsys.readouterr().out
+        assert ("ingress of ops/batch from hr/jobs-api: deny (not enforced on this node)" in out) == told
+        assert ("note: ingress of ops/batch is not enforced on this node" in out) == told
 
 
 def test_many_rules_are_bounded(tmp_path: Path, capsys: Output) -> None:
