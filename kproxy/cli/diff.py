@@ -14,9 +14,9 @@ from kproxy.cli import asking
 from kproxy.cli.text import cell, counted, indented, printable, table
 from kproxy.comparison import ChangeAnswer, Compared
 from kproxy.config import Config
+from kproxy.endpoints import IPAddress
 from kproxy.errors import UsageError
 from kproxy.http1 import HttpOptions
-from sockmap.layout import IPAddress
 
 CHANGED = 1
 
@@ -85,7 +85,8 @@ def lines(found: Compared) -> Iterator[str]:
         yield f"note: {counted(found.unknown_count, 'request')} could not be asked:"
         yield from (indented(cell(told)) for told in found.unknown[:5])
     yield from (
-        f"note: {counted(count, 'log line')} left out: {printable(why)}" for why, count in found.left_out.items()
+        f"note: {counted(count, 'log line')} left out: {printable(why)}"
+        for why, count in found.left_out.items()
     )
 
 

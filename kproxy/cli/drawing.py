@@ -19,7 +19,7 @@ def _explained(found: Explained) -> Iterator[str]:
     status = f" (answered with {found.status})" if found.status else ""
     yield f"  why:  {printable(found.reason)}{status}"
     yield f"  rule: {printable(found.rule) or 'none'}"
-    if found.description:
+    if found.description and found.description not in found.reason:
         yield f"        {printable(found.description)}"
     yield f"  from: {_source(found.node, found.revision)}"
     for side in (one for one in found.sides if one.enforced or one.candidates):

@@ -92,7 +92,8 @@ def _write(folder: Path, found: Learned, *, overwrite: bool) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in files.items():
-            path.write_text(text)
+            with open(path, "w" if overwrite else "x") as file:
+                file.write(text)
             print(f"written: {printable(str(path))}", file=sys.stderr)
     except OSError as error:
         raise OutputError(
