@@ -4,11 +4,12 @@
 whose `DirectionPolicy.decide` answers for connections and `HttpRules.judge` for requests.
 """
 
+from policy.candidates import Candidate
 from policy.comparison import Change, Difference, Verdict, diff
 from policy.compilation import ALLOW_LOCALHOST, EndpointPolicy, NodePolicy, compile
 from policy.directions import DirectionPolicy, L4Entry, NotJudged
 from policy.errors import AddressConflict, CompileError, PolicyError, Problem, UnknownEndpoint
-from policy.explanation import Candidate, Explanation, Party, Side, UnknownParty, explain, party
+from policy.explanation import Explanation, Party, Side, UnknownParty, explain, party
 from policy.httprules import AuditedRules, HttpRules
 from policy.identities import Identity, Node, Prefix, Workload
 from policy.learning import Evidence, Learned, learn
