@@ -37,13 +37,6 @@ class CandidateAnswer(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
 
 
-class EditAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """A change to the request's headers before it is forwarded; values are not told."""
-
-    op: Annotated[str, Meta(description="log, add, delete or replace.")]
-    name: str
-
-
 class SideAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What one endpoint's policy says."""
 
@@ -57,7 +50,9 @@ class SideAnswer(msgspec.Struct, frozen=True, kw_only=True):
     judged: Annotated[bool, Meta(description="Requests are judged one by one.")]
     candidates: Annotated[tuple[CandidateAnswer, ...], Meta(description="Nearest first, 10 at most.")]
     more: Annotated[int, Meta(description="Further rules that were looked at.")]
-    edits: tuple[EditAnswer, ...] = ()
+    edits: Annotated[
+        tuple[str, ...], Meta(description="Done to headers before it is forwarded, such as add x-role.")
+    ] = ()
 
 
 class Explained(msgspec.Struct, frozen=True, kw_only=True):

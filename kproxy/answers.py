@@ -18,7 +18,6 @@ from kproxy.answer_shapes import (
     Asked,
     CandidateAnswer,
     Drawn,
-    EditAnswer,
     EndpointReach,
     Explained,
     SideAnswer,
@@ -196,7 +195,7 @@ def _side(side: policy.Side) -> SideAnswer:
             for one in side.candidates
         ),
         more=side.more,
-        edits=tuple(EditAnswer(op=edit.op, name=edit.name.decode("latin-1")) for edit in side.edits),
+        edits=side.edits,
     )
 
 

@@ -8,6 +8,7 @@ from heapq import nsmallest
 
 from policy import conditions
 from policy.compilation import NodePolicy
+from policy.httprules import Secrets, missing_secret
 from policy.identities import Identity
 from policy.model import (
     EVERY_PORT,
@@ -89,7 +90,9 @@ def _at_port(
         yield Candidate(name, kind, (*who, *where), description, (len(who), len(where), 0))
         return
     for http in port.http:
-        what = tuple(_request_failures(http, asked.request, asked.revision, deny=kind.startswith("deny")))
+        what = tuple(
+            _request_failures(http, asked.request, asked.revision.secrets, deny=kind.startswith("deny"))
+        )
         distance = (len(who), len(where), len(what))
         yield Candidate(http.name, kind, (*who, *where, *what), http.description or description, distance)
 
@@ -118,7 +121,7 @@ def _is_port(spec: PortSpec, asked: Asked) -> bool:
     return spec.first <= asked.port <= spec.last
 
 
-def _request_failures(rule: HttpRule, request: Request, revision: NodePolicy, *, deny: bool) -> Iterator[str]:
+def _request_failures(rule: HttpRule, request: Request, secrets: Secrets, *, deny: bool) -> Iterator[str]:
     """Each condition of a rule that a request does not meet, as a person would say it."""
     for field, condition, value in (
         ("method", conditions.of_method(rule), request.method),
@@ -133,15 +136,15 @@ def _request_failures(rule: HttpRule, request: Request, revision: NodePolicy, *,
             kind = "header" if isinstance(test, HeaderTest) else "query"
             wanted = f" with the value {_shown(test.value)}" if test.value is not None else ""
             yield f"{kind}: there is no {test.name.decode('latin-1')}{wanted}"
-    yield from _header_match_failures(rule, request, revision)
+    yield from _header_match_failures(rule, request, secrets)
 
 
-def _header_match_failures(rule: HttpRule, request: Request, revision: NodePolicy) -> Iterator[str]:
-    """The same for headerMatches, whose values may be secrets: they are compared, and never shown."""
+def _header_match_failures(rule: HttpRule, request: Request, secrets: Secrets) -> Iterator[str]:
+    """The same for headerMatches, whose values are never shown."""
     for match in rule.header_matches:
-        sent, wanted = conditions.joined(request.headers, match.name), revision.expected(match)
-        if wanted is None:
-            yield f"header: there is no secret {match.secret} to compare {match.name.decode()} with"
+        sent, wanted = conditions.joined(request.headers, match.name), secrets.get(match.secret, match.value)
+        if missing_secret(match, secrets):
+            yield f"header: {match.name.decode()} cannot be judged, as there is no secret {match.secret}"
         elif match.mismatch is Mismatch.FAIL and (sent is None or wanted not in (b"", sent)):
             yield f"header: {match.name.decode()} does not have the value that the rule wants"
 

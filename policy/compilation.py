@@ -17,7 +17,7 @@ from policy.identities import HOST, Address, Identities, Identity, Node, Prefix,
 from policy.indexes import TooCostly
 from policy.intervals import Answer, Claim, Default, Interval, Outcome, resolve
 from policy.lint import all_rules, lint_world
-from policy.model import EVERY_PORT, TCP, UDP, Direction, HeaderMatch, Mode, Policy, PortRule, PortSpec, Rule
+from policy.model import EVERY_PORT, TCP, UDP, Direction, Mode, Policy, PortRule, PortSpec, Rule
 from policy.selectors import LabelIndex, PeerSelector, members_of
 from policy.verdicts import Action, L4Verdict
 
@@ -66,8 +66,8 @@ class NodePolicy:
         self.revision = revision
         self.rules = rules
         self.workloads = workloads
+        self.secrets = secrets
         self._identities = Identities(workloads, node, _peer_selectors(rules), _port_names(rules))
-        self._secrets = secrets
         self._resolver = _Resolver(self._identities, node, secrets)
         self._by_name = {(workload.namespace, workload.name): workload for workload in workloads}
         self._endpoints: dict[tuple[str, str], EndpointPolicy] = {}
@@ -110,10 +110,6 @@ class NodePolicy:
     def is_meant(self, peer: PeerSelector, number: int) -> bool:
         """Whether a selector of the rules matches an identity."""
         return number in self._identities.numbers[peer]
-
-    def expected(self, match: HeaderMatch) -> bytes | None:
-        """The value, maybe a secret, that a headerMatch wants (nothing: any); None if its secret is missing."""
-        return None if missing_secret(match, self._secrets) else self._secrets.get(match.secret, match.value)
 
     def members(self, number: int) -> tuple[str, ...]:
         """The names of all that share an identity number."""

@@ -98,10 +98,11 @@ class DirectionPolicy:
             for piece in ports.pieces
         )
 
-    def decide(self, identity: int, protocol: int, port: int, who: str = "") -> L4Verdict:
+    def decide(self, identity: int, protocol: int, port: int, peer_name: str = "") -> L4Verdict:
         """What becomes of a connection from (ingress) or to (egress) an identity on a port.
 
-        An identity is a class of peers: `who` is the one to name in the reason, else any of them is.
+        Peers that rules do not tell apart share an identity: `peer_name` says which of them is meant, for the
+        reason to name; without it, the reason names one of them.
         """
         ports = self._ports.get(identity)
         piece = ports.at(protocol, port) if ports else None
@@ -109,7 +110,7 @@ class DirectionPolicy:
             return piece.verdict
         if not self.enforced:
             return self.default
-        who = who or self._names.get(identity, "this peer")
+        who = peer_name or self._names.get(identity, "this peer")
         service = f"{port}/{PROTOCOL_NAMES.get(protocol, protocol)}"
         policy = self._basis.denied_by.partition("#")[0]
         reason = f"default deny: no {self._word} rule of {policy} allows {who} on {service}"

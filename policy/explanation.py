@@ -12,7 +12,7 @@ from policy.compilation import NodePolicy
 from policy.errors import PolicyError
 from policy.identities import Address, Identity, Workload
 from policy.model import TCP
-from policy.verdicts import Action, HeaderEdit, Request
+from policy.verdicts import Action, Request
 
 
 class UnknownParty(PolicyError):
@@ -57,7 +57,8 @@ class Side:
     path_judged: bool
     candidates: tuple[Candidate, ...]
     more: int
-    edits: tuple[HeaderEdit, ...] = ()
+    edits: tuple[str, ...] = ()
+    """What is done to which header, without values: `add x-token`."""
 
     @property
     def description(self) -> str:
@@ -171,10 +172,11 @@ def _side(
     answer = policy.decide(number, protocol, port, peer.identity.name)
     judged = answer.action is Action.REDIRECT
     verdict, rule, reason = _word(answer.action, answer.audit), answer.rule, answer.reason
-    path_judged, edits = False, ()
+    path_judged, edits = False, tuple[str, ...]()
     if judged and request is not None:
         judgement = policy.http(number, port).judge(request)
-        verdict, rule, reason, edits = judgement.verdict, judgement.rule, judgement.reason, judgement.edits
+        verdict, rule, reason = judgement.verdict, judgement.rule, judgement.reason
+        edits = tuple(f"{edit.op} {edit.name.decode('latin-1')}" for edit in judgement.edits)
         path_judged = judgement.path_judged
     owner = endpoint if direction == "ingress" else peer.workload
     ports = {name.lower(): number for name, number in owner.ports.items()} if owner else {}

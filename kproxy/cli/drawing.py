@@ -53,7 +53,7 @@ def _side(side: SideAnswer, found: Explained) -> Iterator[str]:
     yield printable(f"{side.direction} of {side.endpoint} {word} {side.peer}: {verdict}{elsewhere}")
     yield indented(printable(side.reason))
     for edit in side.edits:
-        yield indented(printable(f"header {edit.name}: {edit.op}"))
+        yield indented(printable(f"header changed: {edit}"))
     if side.candidates:
         rows = [_candidate(side, one) for one in side.candidates]
         yield indented(table(("rule", "kind", "this request" if about_request else "this connection"), rows))

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,8 @@ def _print(value: Any) -> None:
 
 
 def _plain(found: Learned) -> dict[str, Any]:
-    return {
-        "policies": found.policies,
-        "evidence": [
-            {"rule": one.rule, "requests": one.requests, "examples": one.examples} for one in found.evidence
-        ],
-        "notes": found.notes,
-    }
+    evidence = [asdict(one) for one in found.evidence]
+    return {"policies": found.policies, "evidence": evidence, "notes": found.notes}
 
 
 def _write(folder: Path, found: Learned, *, overwrite: bool) -> None:
