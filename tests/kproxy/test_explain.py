@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ import pytest
 from small_node import FROM_TWEETS, HTTP, jobs_policy, write
 from story import Story
 
-from kproxy import cli
+from kproxy import cli, parties
 from kproxy.cli import asking
 from kproxy.cli.schema import schema
 from kproxy.cli.text import printable
+from kproxy.parties import EndpointName
+from policy import Action
+from sockmap.layout import Direction
 
 Output = pytest.CaptureFixture[str]
 Ask = Callable[..., dict[str, Any]]
@@ -165,6 +169,49 @@ def _bytes(arguments: Any) -> bytes:
     method, path = arguments.method or "GET", arguments.path or "/"
     headers = [f"Host: {arguments.host or 'jobs-api'}", *arguments.header, "", ""]
     return "\r\n".join([f"{method} {path} HTTP/1.1", *headers]).encode()
+
+
+def side(name: str, selects: str, direction: str, kind: str) -> list[dict[str, Any]]:
+    """One side's policy: none, all of the port, nothing, some requests, or some requests in audit mode."""
+    port: dict[str, Any] = {"ports": [{"port": "80", "protocol": "TCP"}]}
+    if kind in ("judged", "audited"):
+        port["rules"] = {"http": [{"method": "GET", "path": "/(jobs|a//b)"}]}
+    rules = [] if kind == "open" else [{} if kind == "shut" else {"toPorts": [port]}]
+    spec = {"endpointSelector": {"matchLabels": {"app": selects}}, direction: rules}
+    spec |= {"kproxy": {"mode": "audit"}} if kind == "audited" else {}
+    meta = {"name": name, "namespace": "hr"}
+    one = {"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": meta, "spec": spec}
+    return [one] if rules else []
+
+
+KINDS = ("open", "wide", "shut", "judged", "audited")
+
+
+@pytest.mark.parametrize("egress", KINDS)
+@pytest.mark.parametrize("ingress", KINDS)
+def test_two_policies_are_combined_as_the_flow_combines_them(
+    tmp_path: Path, capsys: Output, egress: str, ingress: str
+) -> None:
+    """For each pair of policies and each request: what passes, and the rule that the log would name."""
+    policies = side("out", "turtletweets", "egress", egress) + side("in", "jobs-api", "ingress", ingress)
+    config = write(tmp_path, *(policies or side("other", "nobody", "ingress", "shut")))
+    known = asking.knowledge(str(config))
+    client, server = ip_address("10.0.0.3"), ip_address("10.0.0.2")
+    names = EndpointName("hr", "turtletweets"), EndpointName("hr", "jobs-api")
+    ends = (names[0], client, 40000, server, 80, client, False, names[1])
+    ruling = parties.rule(known.policy, parties.Parties(Direction.EGRESS, *ends))
+    for path in ("/jobs", "/x", "/a//b"):
+        code = cli.main(["explain", "--config", str(config), "--json", *TWEETS, "--path", path])
+        answer = json.loads(capsys.readouterr().out)
+        assert code == (answer["verdict"] == "deny")
+        if ruling.rules is None:
+            assert (answer["verdict"] == "deny") == (ruling.verdict.action is Action.DENY)
+            continue
+        story = Story(ruling.rules.judge, known.options)  # type: ignore[arg-type]
+        story.flow.downstream_data(f"GET {path} HTTP/1.1\r\nHost: jobs-api\r\n\r\n".encode())
+        assert bool(story.wire.upstream) == (answer["verdict"] != "deny")
+        if not story.wire.upstream:
+            assert story.wire.judgement.rule == answer["rule"]
 
 
 def test_ambiguity(tmp_path: Path, capsys: Output) -> None:
