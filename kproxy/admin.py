@@ -1,8 +1,8 @@
-"""The admin listener: /metrics, /livez, /readyz and /status over HTTP/1.1, for GET and HEAD alone.
+"""The admin listener: metrics, health, status and answers to why over HTTP/1.1, for GET and HEAD alone.
 
 It runs in the proxy's own event loop, so that /livez says that the loop turns.  Whoever can reach it can neither
-change anything nor hold much: requests, connections and waits are bounded, and metrics are rendered on a thread
-so that a large exposition does not stall traffic.
+change anything nor hold much: requests, connections and waits are bounded, metrics are rendered and questions
+answered on a thread so that neither stalls traffic, and questions are answered one at a time.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import errno
 from typing import NamedTuple
+from urllib.parse import parse_qsl
 
 import h11
 import msgspec
 
+from kproxy import answers, questions
+from kproxy.answers import Knowledge
 from kproxy.collector import CONTENT_TYPE, NodeCollector
 from kproxy.config import Address
-from kproxy.errors import AddressInUseError
+from kproxy.errors import AddressInUseError, UsageError
 from kproxy.logs import logger
 from kproxy.state import NodeState
 
@@ -32,6 +35,8 @@ WAIT_SECONDS = 30.0
 READ_BYTES = 16 * 1024
 
 _TEXT = "text/plain; charset=utf-8"
+_JSON = "application/json"
+_PATHS = ("/metrics", "/livez", "/readyz", "/status", "/explain")
 _log = logger(__name__)
 
 
@@ -50,6 +55,7 @@ class AdminServer:
         self._state = state
         self._collector = collector
         self._tasks: set[asyncio.Task[None]] = set()
+        self._answering = asyncio.Lock()
 
     async def start(self, address: Address) -> asyncio.Server:
         """Listen; `close` ends it.
@@ -70,7 +76,7 @@ class AdminServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def respond(self, method: str, path: str) -> Response:
+    async def respond(self, method: str, path: str, query: str = "") -> Response:
         """Answer one request."""
         if method not in ("GET", "HEAD"):
             return Response(405, _TEXT, b"only GET and HEAD\n")
@@ -83,10 +89,14 @@ class AdminServer:
             case "/readyz":
                 return _readiness(tuple(self._state.not_ready()))
             case "/status":
-                return Response(200, "application/json", msgspec.json.encode(self._state.status()) + b"\n")
+                return Response(200, _JSON, msgspec.json.encode(self._state.status()) + b"\n")
+            case "/explain":
+                known = self._state.knowledge()
+                async with self._answering:
+                    return await asyncio.to_thread(_explanation, known, query)
             case "/":
-                return Response(200, _TEXT, b"/metrics\n/livez\n/readyz\n/status\n")
-        return Response(404, _TEXT, b"not found; try /metrics, /livez, /readyz or /status\n")
+                return Response(200, _TEXT, "".join(f"{path}\n" for path in _PATHS).encode())
+        return Response(404, _TEXT, f"not found; try {', '.join(_PATHS)}\n".encode())
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -114,8 +124,11 @@ class AdminServer:
                 return
             if request is None:
                 return
-            method, path = request.method.decode("ascii"), request.target.decode("ascii").partition("?")[0]
-            response = await self.respond(method, path)
+            method, (path, _, query) = (
+                request.method.decode("ascii"),
+                request.target.decode("ascii").partition("?"),
+            )
+            response = await self.respond(method, path, query)
             await _send(connection, writer, response, with_body=method != "HEAD")
             if connection.our_state is not h11.DONE:
                 return
@@ -158,6 +171,16 @@ async def _send(
         writer.write(connection.send(event) or b"")
     async with asyncio.timeout(WAIT_SECONDS):
         await writer.drain()
+
+
+def _explanation(known: Knowledge, query: str) -> Response:
+    """Answer a question, or say what is wrong with it."""
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
+        answer = answers.answer(known, questions.read(pairs))
+    except UsageError as error:
+        return Response(400, _JSON, msgspec.json.encode({"error": error.message, "mend": error.mend}) + b"\n")
+    return Response(200, _JSON, msgspec.json.encode(answer) + b"\n")
 
 
 def _readiness(reasons: tuple[str, ...]) -> Response:

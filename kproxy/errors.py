@@ -60,6 +60,12 @@ class FileError(KproxyError):
         return tuple(str(problem) for problem in self.problems)
 
 
+class UsageError(KproxyError):
+    """What was asked cannot be answered as it was asked: a name that nobody has, a port that is none."""
+
+    exit_code = 2
+
+
 class NotPermittedError(KproxyError):
     """The process lacks a privilege: it is not root, or lacks CAP_BPF, CAP_NET_ADMIN or CAP_SYS_ADMIN."""
 
@@ -106,9 +112,9 @@ DEFECT = 70
 """Exit code after a traceback (EX_SOFTWARE of sysexits.h)."""
 
 EXIT_CODES: tuple[tuple[int, str], ...] = (
-    (0, "success; for check: no errors; for status: ready"),
-    (1, "the answer is no: check found errors, or the node is not ready"),
-    (2, "wrong usage, or a mistake in the configuration, endpoints or rules"),
+    (0, "success; check: no errors; status: ready; explain: allowed (or audited); policy diff: no change"),
+    (1, "check found errors; status: not ready; explain: denied; policy diff: a verdict changes"),
+    (2, "wrong usage, or a mistake in the configuration, endpoints or rules; explain: no node answers"),
     (3, "not permitted: run it as root"),
     (4, "the kernel lacks or refuses what is needed, or another agent holds the hook"),
     (5, "an address to listen on is taken or is not this host's"),

@@ -7,9 +7,11 @@ from importlib.metadata import version
 
 import msgspec
 
+from kproxy.answers import Knowledge
 from kproxy.carrier import Carrier
 from kproxy.config import Config
 from kproxy.directory import Directory
+from kproxy.http1 import HttpOptions
 from kproxy.lines import LineWriter
 from kproxy.metrics import Metrics
 from kproxy.parties import EndpointName
@@ -67,6 +69,12 @@ class Report:
             access_log_lost=self._lines.lost_queue + self._lines.lost_write if self._lines else 0,
             access_log_trouble=self._lines.trouble if self._lines else "",
         )
+
+    def knowledge(self) -> Knowledge:
+        """Give what is in force; a policy revision is immutable."""
+        failures = {str(name): detail for name, detail in self._directory.failures.items()}
+        options = HttpOptions.of(self._config)
+        return Knowledge(self._config.node, self._revision.policy, options, running=True, failures=failures)
 
     def _endpoints(self) -> Iterator[EndpointStatus]:
         for endpoint in self._revision.wanted.endpoints:

@@ -1,4 +1,4 @@
-"""What a running node says of itself: the answer of /readyz and /status, and of `kproxy status`."""
+"""What a running node says of itself: the answers of /readyz, /status and /explain, and of `kproxy status`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
+
+from kproxy.answers import Knowledge
 
 
 class ReloadStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,3 +76,6 @@ class NodeState(Protocol):
 
     def status(self) -> Status:
         """Describe everything."""
+
+    def knowledge(self) -> Knowledge:
+        """Give what is in force, to answer questions from on another thread."""

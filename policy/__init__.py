@@ -4,11 +4,12 @@
 whose `DirectionPolicy.decide` answers for connections and `HttpRules.judge` for requests.
 """
 
-from policy.comparison import Change, Difference, diff
+from policy.candidates import Candidate
+from policy.comparison import Change, Difference, Verdict, diff
 from policy.compilation import ALLOW_LOCALHOST, EndpointPolicy, NodePolicy, compile
 from policy.directions import DirectionPolicy, L4Entry, NotJudged
 from policy.errors import AddressConflict, CompileError, PolicyError, Problem, UnknownEndpoint
-from policy.explanation import Candidate, Explanation, Party, Reach, Side, UnknownParty, explain, party, reach
+from policy.explanation import Explanation, Party, Side, UnknownParty, explain, party
 from policy.header_matches import Edited, secrets_named
 from policy.http_fields import MAX_HEADER_VALUE, value_fault
 from policy.httprules import AuditedRules, HttpRules
@@ -17,6 +18,7 @@ from policy.learning import Evidence, Learned, learn
 from policy.lint import lint_world
 from policy.loading import Loaded, Rules, load
 from policy.model import TCP, UDP, Policy
+from policy.reaching import Reach, Requests, reach
 from policy.records import Record, Records
 from policy.records import read as read_records
 from policy.schema import rules_schema
@@ -59,10 +61,12 @@ __all__ = [
     "Record",
     "Records",
     "Request",
+    "Requests",
     "Rules",
     "Side",
     "UnknownEndpoint",
     "UnknownParty",
+    "Verdict",
     "Workload",
     "compile",
     "diff",

@@ -30,6 +30,10 @@ def lint(policies: Sequence[Policy]) -> list[Problem]:
     return found
 
 
+_ONE_TOO_MANY = "remove one of the two"
+_ABSENT = "mend the labels, or add the workload to the endpoints"
+
+
 def lint_world(policies: Sequence[Policy], workloads: Sequence[Workload]) -> list[Problem]:
     """What can be said once it is known who is there: selectors that select nothing, port names nobody has."""
     known = [labels.of_workload(one.namespace, one.labels) for one in workloads]
@@ -41,7 +45,7 @@ def lint_world(policies: Sequence[Policy], workloads: Sequence[Workload]) -> lis
     for policy in policies:
         if not subjects.matching(policy.subject):
             found.append(
-                policy.place.problem(f"selects no endpoint: nothing has the labels {policy.subject}")
+                policy.place.problem(f"selects no endpoint: nothing has the labels {policy.subject}", _ABSENT)
             )
         for rule in all_rules([policy]):
             found += _absent_peers(rule, peers)
@@ -60,7 +64,7 @@ def _absent_peers(rule: Rule, peers: LabelIndex) -> Iterator[Problem]:
     for peer in rule.peers or ():
         reserved = isinstance(peer, Selector) and any(r.source == labels.RESERVED for r in peer.requirements)
         if isinstance(peer, Selector) and not reserved and not peers.matching(peer):
-            yield rule.place.problem(f"no known peer has the labels {peer}")
+            yield rule.place.problem(f"no known peer has the labels {peer}", _ABSENT)
 
 
 def _absent_port_names(policies: Iterable[Policy], names: set[str]) -> list[Problem]:
@@ -150,7 +154,9 @@ def _covered(clauses: Sequence[_Clause]) -> Iterator[Problem]:
         wide = next(covering, None)
         if wide is not None:
             done = "denies" if narrow.deny else "allows"
-            yield narrow.place.problem(f"decides nothing: {wide.name} {done} all that it does")
+            yield narrow.place.problem(
+                f"decides nothing: {wide.name} {done} all that it does", "remove one of the two"
+            )
 
 
 def _denied_whole(clauses: Sequence[_Clause]) -> Iterator[Problem]:
@@ -160,7 +166,9 @@ def _denied_whole(clauses: Sequence[_Clause]) -> Iterator[Problem]:
         if not allowed.deny:
             wide = next((one for one in denials if _contains(one, allowed)), None)
             if wide is not None:
-                yield allowed.place.problem(f"allows nothing: {wide.name} denies all of it")
+                yield allowed.place.problem(
+                    f"allows nothing: {wide.name} denies all of it", "remove one of the two"
+                )
 
 
 def _meets(wide: _Clause, narrow: _Clause) -> bool:

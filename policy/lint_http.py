@@ -82,7 +82,9 @@ def _shadowed_requests(rules: Sequence[HttpRule]) -> Iterator[Problem]:
         wider = (first.get(wide, at) for wide in _wider(_conditions(rule), paths))
         other = next((found for found in wider if found != at), None)
         if other is not None:
-            yield rule.place.problem(f"decides nothing: {rules[other].name} matches all that it does")
+            yield rule.place.problem(
+                f"decides nothing: {rules[other].name} matches all that it does", "remove one of the two"
+            )
 
 
 class _Beginnings:

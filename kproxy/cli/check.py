@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import policy
-from kproxy import config, endpoints, rules
-from kproxy.errors import FileError, Problem
+from kproxy import config, endpoints, host, rules, secrets
+from kproxy.cli.text import counted, printable
+from kproxy.config import Config
+from kproxy.errors import FileError, Problem, UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,17 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Print errors and warnings: exit code 0 without errors, 1 with some, 2 where nothing was named."""
     if not (arguments.paths or arguments.endpoints or arguments.config):
-        print("kproxy check: name a PATH, --endpoints or --config", file=sys.stderr)
-        return 2
+        raise UsageError("nothing to check", "name a PATH, --endpoints or --config")
     errors, warnings = _check(arguments)
     if arguments.json:
         print(json.dumps({"errors": _plain(errors), "warnings": _plain(warnings)}, indent=2))
     else:
         for problem in errors:
-            print(f"{problem}")
+            print(printable(str(problem)))
         for problem in warnings:
-            print(f"warning: {problem}")
-        print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}")
+            print(printable(f"warning: {problem}"))
+        print(f"{counted(len(errors), 'error')}, {counted(len(warnings), 'warning')}")
     return 1 if errors else 0
 
 
@@ -43,20 +43,42 @@ def _check(arguments: argparse.Namespace) -> tuple[list[Problem], list[Problem]]
     """Read everything that was named, and see whether the rules go together."""
     errors: list[Problem] = []
     paths, files = list(arguments.paths), [arguments.endpoints] if arguments.endpoints else []
-    if arguments.config:
-        try:
-            settings = config.load(arguments.config)
-            paths += settings.rules
-            files.append(settings.endpoints)
-        except FileError as error:
-            errors += error.problems
+    settings = _settings(arguments.config, errors) if arguments.config else None
+    if settings is not None:
+        paths += settings.rules
+        files.append(settings.endpoints)
     workloads = list(_workloads(files, errors))
     texts = rules.read(paths)
     loaded = policy.load(texts.files)
-    errors += [*texts.errors, *map(_ours, loaded.errors)]
+    values = _secrets(settings, policy.secrets_named(loaded.rules))
+    errors += [*texts.errors, *map(_ours, loaded.errors), *values.errors]
+    warnings = [*texts.warnings, *map(_ours, loaded.warnings), *values.warnings]
     if not errors:
-        errors += _compiled(loaded, workloads)
-    return errors, [*texts.warnings, *map(_ours, loaded.warnings)]
+        failed, world = _compiled(loaded, workloads, files, _node(settings), values.values)
+        errors += failed
+        warnings += world
+    return errors, warnings
+
+
+def _settings(path: str, errors: list[Problem]) -> Config | None:
+    try:
+        return config.load(path)
+    except FileError as error:
+        errors += error.problems
+        return None
+
+
+def _node(settings: Config | None) -> policy.Node:
+    if settings is None:
+        return policy.Node()
+    return policy.Node(tuple(host.addresses(settings)), settings.allow_localhost)
+
+
+def _secrets(settings: Config | None, named: frozenset[str]) -> secrets.Found:
+    """The secrets that rules name; without a configuration it is not known where they are, so none is missed."""
+    if settings is None:
+        return secrets.Found(secrets.Values(dict.fromkeys(named, b"?")), (), ())
+    return secrets.read(settings.secrets, named)
 
 
 def _workloads(files: Iterable[str], errors: list[Problem]) -> Iterator[policy.Workload]:
@@ -68,14 +90,21 @@ def _workloads(files: Iterable[str], errors: list[Problem]) -> Iterator[policy.W
             errors += error.problems
 
 
-def _compiled(loaded: policy.Loaded, workloads: list[policy.Workload]) -> Iterator[Problem]:
-    """Yield what keeps rules that are right each by itself from coming into force together."""
+def _compiled(
+    loaded: policy.Loaded,
+    workloads: list[policy.Workload],
+    files: list[str],
+    node: policy.Node,
+    values: Mapping[str, bytes],
+) -> tuple[list[Problem], list[Problem]]:
+    """What keeps rules from coming into force together; and where it is known who is there, what they miss."""
     try:
-        policy.compile(loaded.rules, workloads, policy.Node(), 0)
+        compiled = policy.compile(loaded.rules, workloads, node, 0, secrets=values)
     except policy.CompileError as error:
-        yield from map(_ours, error.problems)
+        return [_ours(one) for one in error.problems], []
     except policy.AddressConflict as error:
-        yield Problem("", 0, "", str(error), "give each workload addresses of its own")
+        return [Problem(files[-1], 0, "", str(error), "give each workload addresses of its own")], []
+    return [], [_ours(one) for one in compiled.warnings] if files else []
 
 
 def _ours(problem: policy.Problem) -> Problem:
@@ -84,7 +113,3 @@ def _ours(problem: policy.Problem) -> Problem:
 
 def _plain(problems: Iterable[Problem]) -> list[dict[str, str | int]]:
     return [problem._asdict() for problem in problems]
-
-
-def _count(problems: list[Problem], word: str) -> str:
-    return f"{len(problems)} {word}{'' if len(problems) == 1 else 's'}"

@@ -11,7 +11,10 @@ from typing import Any
 
 import msgspec
 
+import policy
 from kproxy.accesslog import AccessLine
+from kproxy.answer_shapes import Drawn, Explained
+from kproxy.comparison import Compared
 from kproxy.config import Config
 from kproxy.endpoints import EndpointsFile
 from kproxy.state import Status
@@ -23,12 +26,18 @@ KINDS: dict[str, type[msgspec.Struct]] = {
     "endpoints": EndpointsFile,
     "accesslog": AccessLine,
     "status": Status,
+    "explain": Explained,
+    "reach": Drawn,
+    "diff": Compared,
 }
+
+RULES = "rules"
+"""The rule language has a reader of its own, and makes its schema from that."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("kind", choices=KINDS, help="of which file; accesslog: of one line")
+    parser.add_argument("kind", choices=(RULES, *KINDS), help="of which file; accesslog: of one line")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -39,4 +48,6 @@ def main(arguments: argparse.Namespace) -> int:
 
 def schema(kind: str) -> dict[str, Any]:
     """Give the JSON Schema of one format."""
+    if kind == RULES:
+        return policy.rules_schema()
     return {"$schema": DIALECT, **msgspec.json.schema(KINDS[kind])}

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import http.client
 import sys
 from collections.abc import Iterator
 
 import msgspec
 
-from kproxy import config
-from kproxy.config import Address, parse_address
+from kproxy.cli import node
+from kproxy.cli.node import DEFAULT_ADMIN
+from kproxy.cli.text import printable
+from kproxy.config import Address
 from kproxy.errors import NodeUnreachableError
 from kproxy.state import Status
-
-DEFAULT_ADMIN = "127.0.0.1:9964"
-WAIT_SECONDS = 5.0
-
-MAX_BYTES = 64 * 1024 * 1024
-"""Longest answer that is read: 100,000 endpoints of 300 bytes are 30 MB."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,50 +26,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the status: exit code 0 where the node is ready, else 1."""
-    address = _address(arguments)
-    if address is None:
-        return 2
+    address = node.address(arguments.admin, arguments.config)
     text = fetch(address)
     try:
         status = msgspec.json.decode(text, type=Status)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise NodeUnreachableError(f"what answers at {address} is not kproxy", "check the address") from error
     if arguments.json:
         sys.stdout.write(text.decode())
     else:
-        print("\n".join(lines(status)))
+        print("\n".join(map(printable, lines(status))))
     return 0 if status.ready else 1
-
-
-def _address(arguments: argparse.Namespace) -> Address | None:
-    """Find the admin address; None, and a line on standard error, where there is none."""
-    if arguments.config:
-        address = config.load(arguments.config).admin_address
-        if address is None:
-            print(f'kproxy status: {arguments.config} has "admin": null; set an address', file=sys.stderr)
-        return address
-    try:
-        return parse_address(arguments.admin or DEFAULT_ADMIN)
-    except ValueError as error:
-        print(f"kproxy status: --admin: {error}; such as {DEFAULT_ADMIN}", file=sys.stderr)
-        return None
 
 
 def fetch(address: Address) -> bytes:
     """Ask a node for its status; raises NodeUnreachableError."""
-    connection = http.client.HTTPConnection(address.host, address.port, timeout=WAIT_SECONDS)
-    mend = "start it with kproxy run, or name its admin address with --admin"
-    try:
-        connection.request("GET", "/status")
-        response = connection.getresponse()
-        text = response.read(MAX_BYTES)
-    except (OSError, http.client.HTTPException) as error:
-        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise NodeUnreachableError(f"no node answers at {address}: {why}", mend) from error
-    finally:
-        connection.close()
-    if response.status != 200:
-        raise NodeUnreachableError(f"{address} answers /status with {response.status}", mend)
+    code, text = node.get(address, "/status")
+    if code != 200:
+        raise NodeUnreachableError(f"{address} answers /status with {code}", node.MEND)
     return text
 
 

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import urlencode
 
+import jsonschema
 import pytest
 
-from kproxy import admin
+import policy
+from kproxy import admin, answers, endpoints
 from kproxy.admin import AdminServer
+from kproxy.answers import Knowledge
+from kproxy.cli.schema import schema
 from kproxy.collector import CONTENT_TYPE, NodeCollector
 from kproxy.config import Address
 from kproxy.errors import AddressInUseError
+from kproxy.http1 import HttpOptions
 from kproxy.metrics import KernelSnapshot, Metrics
 from kproxy.state import ReloadStatus, Status
+from tests.kproxy import small_node
 
 LOOPBACK = Address("127.0.0.1", 0)
 
 
 class Node:
-    """A node whose readiness a test sets."""
+    """A node whose readiness and policy a test sets."""
 
     def __init__(self) -> None:
         self.reasons: tuple[str, ...] = ()
+        self.known = known()
 
     def not_ready(self) -> tuple[str, ...]:
         """Give the reasons."""
@@ -46,6 +55,20 @@ class Node:
             limits_bit={},
             access_log_lost=0,
         )
+
+    def knowledge(self) -> Knowledge:
+        """Give what is in force."""
+        return self.known
+
+
+def known(revision: int = 7, **failures: str) -> Knowledge:
+    """A policy revision in force: the small node's, without its files."""
+    loaded = policy.load([("jobs.json", json.dumps(small_node.jobs_policy(*small_node.HTTP)))])
+    text = json.dumps({"endpoints": small_node.ENDPOINTS})
+    workloads = [one.workload() for one in endpoints.parse(text, "endpoints.json")]
+    compiled = policy.compile(loaded.rules, workloads, policy.Node(), revision)
+    told = {f"hr/{name}": why for name, why in failures.items()}
+    return Knowledge("n1", compiled, HttpOptions(), running=True, failures=told)
 
 
 class Kernel:
@@ -216,3 +239,87 @@ async def test_other_hosts_reach_it_only_with_a_warning(caplog: pytest.LogCaptur
     assert not caplog.records
     await server.close(await server.start(Address("0.0.0.0", 0)))
     assert "can be reached from other hosts" in caplog.text
+
+
+REQUEST = {"from": "turtletweets", "to": "jobs-api", "port": "80"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "verdict", "reason"),
+    [
+        ({"path": "/jobs/1"}, "allow", "allowed by rule"),
+        ({"path": "/jobs/x"}, "deny", "default deny"),
+        ({"path": "/jobs", "method": "POST", "header": ["X-Role: admin", "A: b"]}, "allow", ""),
+        ({"path": "/a\r\nb"}, "deny", "request_line: "),
+        ({"path": "/\udcff"}, "deny", "target_bytes: "),
+        ({}, "allow", "its requests are judged"),
+    ],
+)
+async def test_explain(asked: dict[str, str], verdict: str, reason: str) -> None:
+    """The published answer about what is in force, with the revision."""
+    query = urlencode(REQUEST | asked, doseq=True, errors="surrogateescape")
+    async with serving(Node()) as port:
+        status, headers, body = await get(port, f"/explain?{query}")
+    answer = json.loads(body)
+    assert (status, headers["content-type"]) == (200, "application/json")
+    jsonschema.validate(answer, schema("explain"))
+    assert (answer["verdict"], answer["revision"], answer["node"]) == (verdict, 7, "n1")
+    assert reason in answer["reason"]
+
+
+async def test_explain_draws() -> None:
+    """Without a port: who may talk to whom; an endpoint that the node failed to enforce is told."""
+    node = Node()
+    node.known = known(**{"jobs-api": "no such namespace"})
+    async with serving(node) as port:
+        for query in ("", "?to=jobs-api", "?from=turtletweets&to=jobs-api"):
+            status, _, body = await get(port, f"/explain{query}")
+            drawn = json.loads(body)
+            jsonschema.validate(drawn, schema("reach"))
+            assert (status, drawn["notes"]) == (
+                200,
+                ["hr/jobs-api is not enforced at the moment: no such namespace"],
+            )
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("from=nobody&to=jobs-api", "nobody is neither"),
+        ("form=a", "unknown key 'form'"),
+        ("from=a&from=b", "from is given twice"),
+        ("from=turtletweets&to=jobs-api&port=0", "'0' is not a port"),
+        ("to=%FF%1b", "is neither a known workload"),
+        ("from=turtletweets&to=jobs-api&port=80&header=x", "has no colon"),
+        ("from=turtletweets&to=jobs-api&port=80&path=/+HTTP/1.1%0d%0aX:+y", "no single request"),
+    ],
+)
+async def test_explain_of_what_is_no_question(query: str, told: str) -> None:
+    """Wrong usage is 400 with a JSON object that says what is wrong, and the listener goes on."""
+    async with serving(Node()) as port:
+        status, headers, body = await get(port, f"/explain?{query}")
+        assert (status, headers["content-type"]) == (400, "application/json")
+        assert told in json.loads(body)["error"]
+        assert (await get(port, "/livez"))[0] == 200
+
+
+async def test_a_slow_answer_stalls_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Questions are answered on a thread, one at a time: meanwhile the loop turns and others wait."""
+    begun, end = threading.Event(), threading.Event()
+    running: list[int] = []
+
+    def slow(known: Knowledge, question: object) -> answers.Drawn:
+        running.append(len(running))
+        begun.set()
+        end.wait(20)
+        return answers.Drawn(node="n1", revision=1, endpoints=())
+
+    monkeypatch.setattr(answers, "answer", slow)
+    async with serving(Node()) as port:
+        asked = [asyncio.create_task(get(port, "/explain")) for _ in range(2)]
+        await asyncio.to_thread(begun.wait, 20)
+        assert (await get(port, "/livez"))[::2] == (200, b"ok\n")
+        assert running == [0]
+        end.set()
+        assert [(await one)[0] for one in asked] == [200, 200]
+    assert running == [0, 1]

@@ -17,16 +17,21 @@ import pytest
 
 from kproxy import cli, errors
 from kproxy.admin import AdminServer
-from kproxy.cli import run, status
+from kproxy.cli import node as cli_node
+from kproxy.cli import run, schema, status
 from kproxy.collector import NodeCollector
 from kproxy.config import Address, Config
 from kproxy.errors import EXIT_CODES, KproxyError, Problem
 from kproxy.metrics import Metrics
 from kproxy.state import EndpointStatus, FeatureStatus, ReloadStatus, Status
 from sockmap import errors as sockmap_errors
+from tests.kproxy import small_node
+from tests.kproxy.small_node import FROM_TWEETS, jobs_policy
 from tests.kproxy.test_admin import Kernel, Node
 
 Output = pytest.CaptureFixture[str]
+
+HTTP = "/spec/ingress/0/toPorts/0/rules/http"
 
 RULES = [
     {
@@ -85,6 +90,97 @@ def test_check_of_a_bad_configuration(node: Path, capsys: Output) -> None:
     node.write_text("{}")
     assert cli.main(["check", "--config", str(node)]) == 1
     assert 'the key "node" is missing' in capsys.readouterr().out
+
+
+WORTH_A_LOOK = [
+    (
+        {},
+        {"endpointSelector": {"matchLabels": {"app": "jobs"}}},
+        "/spec",
+        "selects no endpoint",
+        "mend the labels",
+    ),
+    ({"path": "/v1/"}, {}, f"{HTTP}/0/path", "nothing below it", "write /v1/.*"),
+    ({"host": "jobs.hr"}, {}, f"{HTTP}/0/host", "match any character", r"write \."),
+    (
+        {"path": "/a"},
+        {"http": [{"path": "/a", "method": "GET"}]},
+        f"{HTTP}/1",
+        "decides nothing",
+        "remove one",
+    ),
+    (
+        {"path": "/a"},
+        {"wide": True},
+        "/spec/ingress/0/toPorts/0",
+        "requests are not judged here",
+        "http rules too",
+    ),
+    (
+        {"path": "/a"},
+        {"peer": "gone"},
+        "/spec/ingress/0",
+        "no known peer has the labels app=gone",
+        "mend the labels",
+    ),
+    (
+        {"path": "/a"},
+        {"port": "web"},
+        "/spec/ingress/0/toPorts/0",
+        "a port named web",
+        "add it to the endpoints",
+    ),
+]
+
+
+@pytest.mark.parametrize(("http", "more", "pointer", "message", "mend"), WORTH_A_LOOK)
+def test_check_warns(
+    tmp_path: Path,
+    capsys: Output,
+    http: dict[str, str],
+    more: dict[str, Any],
+    pointer: str,
+    message: str,
+    mend: str,
+) -> None:
+    """What is right but likely not meant: each with file, line, pointer and mend, and exit code 0."""
+    spec = jobs_policy(http, *more.get("http", ()))
+    ingress = spec["spec"]["ingress"]
+    if more.get("wide"):
+        ingress.append(FROM_TWEETS)
+    if "peer" in more:
+        ingress[0]["fromEndpoints"] = [{"matchLabels": {"app": more["peer"]}}]
+    if "port" in more:
+        ingress[0]["toPorts"][0]["ports"][0]["port"] = more["port"]
+    spec["spec"] |= {key: value for key, value in more.items() if key == "endpointSelector"}
+    config = small_node.write(tmp_path, spec)
+    assert cli.main(["check", "--json", "--config", str(config)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    (warning,) = [one for one in told["warnings"] if message in one["message"]]
+    assert (told["errors"], warning["pointer"]) == ([], pointer)
+    assert warning["file"].endswith("/rules/0.json")
+    assert warning["line"] > 1
+    assert mend in warning["mend"]
+
+
+def test_check_of_rules_alone_knows_nobody(tmp_path: Path, capsys: Output) -> None:
+    """Without endpoints nothing is said of who is missing; with them it is."""
+    config = small_node.write(tmp_path, jobs_policy({}, endpointSelector={"matchLabels": {"app": "x"}}))
+    rules, endpoints = str(tmp_path / "rules"), str(tmp_path / "endpoints.json")
+    assert cli.main(["check", rules]) == 0
+    assert "selects no endpoint" not in capsys.readouterr().out
+    assert cli.main(["check", rules, "--endpoints", endpoints]) == 0
+    assert f"warning: {rules}/0.json:" in capsys.readouterr().out
+    assert config.exists()
+
+
+def test_check_cannot_be_made_to_paint_the_terminal(tmp_path: Path, capsys: Output) -> None:
+    """A message quotes what a file holds; control characters in it are escaped."""
+    (tmp_path / "a.json").write_text(json.dumps([{"endpointSelector": {}, "\x1b[2J": []}]))
+    assert cli.main(["check", str(tmp_path / "a.json")]) == 1
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert r"\x1b[2J" in out
 
 
 @pytest.mark.parametrize(
@@ -306,7 +402,68 @@ def test_status_for_people() -> None:
         assert told in shown
 
 
-@pytest.mark.parametrize("kind", ["config", "endpoints", "accesslog", "status"])
+ASKED = ["--from", "turtletweets", "--to", "jobs-api", "--port", "80"]
+
+
+def test_explain_of_a_running_node(running: tuple[Node, Address], node: Path, capsys: Output) -> None:
+    """What is in force is told with its revision, by address or by the configuration that names it."""
+    address = str(running[1])
+    assert cli.main(["explain", "--admin", address, *ASKED, "--path", "/jobs/1"]) == 0
+    assert "from: revision 7, in force on n1" in capsys.readouterr().out
+    assert cli.main(["explain", "--admin", address, *ASKED, "--path", "/\udcff", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["revision"] == 7
+    node.write_text(json.dumps(json.loads(node.read_text()) | {"admin": address}))
+    assert cli.main(["explain", "--config", str(node), "--running"]) == 0
+    assert "hr/jobs-api: who may call it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--from", "nobody", "--to", "jobs-api"], "nobody is neither a known workload"),
+        ([*ASKED, "--path", "/" + "a" * 40_000], "the question is longer than"),
+    ],
+)
+def test_a_node_that_does_not_answer_a_question(
+    running: tuple[Node, Address], capsys: Output, argv: list[str], told: str
+) -> None:
+    """What the node finds wrong is exit code 2 and one line here."""
+    assert cli.main(["explain", "--admin", str(running[1]), *argv]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert told in err
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ((200, b"<html>"), "is not kproxy"),
+        ((200, b'{"a": "\xff"}'), "is not kproxy"),
+        ((400, b"bad request"), "is not kproxy"),
+        ((404, b"not found"), "answers /explain with 404; is it a node of this version?"),
+    ],
+)
+def test_explain_of_something_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: Output, answer: tuple[int, bytes], told: str
+) -> None:
+    """What answers but is not kproxy is told as such."""
+    monkeypatch.setattr(cli_node, "get", lambda address, target: answer)
+    assert cli.main(["explain", *ASKED]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_explain_without_a_node(node: Path, capsys: Output) -> None:
+    """Unlike status, no node is exit code 2: 1 means denied, and nothing else than 0 to 2 is an answer."""
+    assert cli.main(["explain", "--admin", "127.0.0.1:1", *ASKED]) == 2
+    assert "no node answers at 127.0.0.1:1: Connection refused" in capsys.readouterr().err
+    assert cli.main(["explain", "--running", *ASKED]) == 2
+    assert "--running goes with --config" in capsys.readouterr().err
+    node.write_text(json.dumps(json.loads(node.read_text()) | {"admin": None}))
+    assert cli.main(["explain", "--config", str(node), "--running"]) == 2
+    assert '"admin": null' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["rules", *schema.KINDS])
 def test_published_schemas_are_current(kind: str, capsys: Output) -> None:
     """docs/schemas holds what `kproxy schema` prints."""
     assert cli.main(["schema", kind]) == 0
@@ -330,4 +487,5 @@ def test_problems_read_as_editors_expect() -> None:
 def test_every_command_has_help() -> None:
     """Each command describes itself."""
     actions = [a for a in cli.parser()._actions if isinstance(a, argparse._SubParsersAction)]
-    assert set(actions[0].choices) == {"run", "demo", "check", "status", "version", "schema"}
+    known = {"run", "demo", "check", "explain", "policy", "status", "version", "schema"}
+    assert set(actions[0].choices) == known

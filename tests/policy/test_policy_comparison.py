@@ -63,3 +63,43 @@ def test_headers_that_the_log_lacks_are_told() -> None:
     """A verdict that depends on headers is marked as unsure."""
     found = policy.diff(compiled(http_rule({})), compiled(http_rule({"headers": ["X"]})), [record("/")])
     assert [change.headers_unknown for change in found.changes] == [True]
+
+
+def test_what_became_of_a_request_is_no_part_of_the_question() -> None:
+    """The same request, denied in one line and allowed in another, is one change."""
+    seen = [record("/healthz", verdict=verdict) for verdict in ("allow", "deny", "audit")]
+    (change,) = policy.diff(compiled(OLD), compiled(NEW), seen).changes
+    assert change.count == 3
+
+
+def test_described_requests_have_all_their_headers() -> None:
+    """What is described counts as seen by nobody, and its verdict is sure."""
+    headers = {"headers": ["X-A: 1"]}
+    asked = [record("/", headers=((b"x-a", value),)) for value in (b"1", b"2")]
+    found = policy.diff(compiled(http_rule({})), compiled(http_rule(headers)), [], asked)
+    assert [(one.record.headers, one.count, one.headers_unknown) for one in found.changes] == [
+        (((b"x-a", b"2"),), 0, False)
+    ]
+    assert found.unchanged == 1
+
+
+def test_only_rules_that_headers_decide_make_a_verdict_unsure() -> None:
+    """A rule with headers about another path says nothing of this one."""
+    new = http_rule({"path": "/a", "headers": ["X"]}, {"path": "/b"})
+    found = policy.diff(compiled(http_rule({})), compiled(new), [record("/a"), record("/c")])
+    assert {one.record.path: one.headers_unknown for one in found.changes} == {b"/a": True, b"/c": False}
+
+
+def test_paths_that_servers_read_differently() -> None:
+    """Where a rule looks at paths, such a path is denied, by the rule that would have allowed it."""
+    old, new = compiled(http_rule({"method": "GET"})), compiled(http_rule({"path": "/.*"}))
+    assert policy.diff(old, new, [record("/a//b")]).changes == ()
+    (change,) = policy.diff(old, new, [record("/a//b")], ambiguous=lambda path: b"//" in path).changes
+    assert (change.after.verdict, change.after.reason) == ("deny", "ambiguous_path")
+
+
+def test_what_is_not_known_is_bounded() -> None:
+    """However many endpoints are gone, some are named and all are counted."""
+    seen = [record("/", endpoint=f"hr/gone-{n}") for n in range(150) for _ in range(2)]
+    found = policy.diff(compiled(OLD), compiled(NEW), seen)
+    assert (len(found.unknown), found.unknown_count) == (100, 300)

@@ -82,18 +82,127 @@ def test_parties() -> None:
     assert policy.party(revision, "10.0.0.3").workload == TWEETS
     assert policy.party(revision, "hr/jobs-api").workload == JOBS
     assert policy.party(revision, "8.8.8.8").identity.name == "world"
-    with pytest.raises(policy.UnknownParty, match="neither a known workload, host, nor an address"):
+    assert policy.party(revision, "world").identity == revision.world
+    assert policy.party(revision, "cidr:9.0.0.0/8").identity.name == "world"
+    with pytest.raises(policy.UnknownParty, match="neither a known workload, host, world, nor an address"):
         policy.party(revision, "nobody")
+    with pytest.raises(policy.UnknownParty) as caught:
+        policy.party(revision, "job-api")
+    assert caught.value.mend == "did you mean hr/jobs-api?"
+
+
+def test_a_workload_elsewhere_decides_nothing_here() -> None:
+    """Rules about a workload that another node enforces are told, and leave this node's verdict alone."""
+    shut = {"endpointSelector": {"matchLabels": {"app": "batch"}}, "egress": [{}]}
+    revision = compiled(shut, http_rule(JOB))
+    answer = explain(revision, "batch", "jobs-api", 80, get("/jobs/1"))
+    assert [(side.enforced, side.verdict) for side in answer.sides] == [(False, "deny"), (True, "allow")]
+    assert (answer.verdict, answer.decided_by) == ("allow", answer.sides[1])
+    away = explain(revision, "batch", "8.8.8.8", 80, None)
+    assert (away.verdict, away.decided_by, away.sides[0].verdict) == ("allow", None, "deny")
+
+
+def test_a_connection_that_is_denied_carries_no_request() -> None:
+    """Where one side denies the connection and the other the request, the connection's denial is the answer."""
+    egress = [{"toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [JOB]}}]}]
+    picky = {"endpointSelector": {"matchLabels": {"app": "turtletweets"}}, "egress": egress}
+    answer = explain(compiled(picky, rule(ingress=[{}])), "turtletweets", "jobs-api", 80, get("/x"))
+    assert [side.verdict for side in answer.sides] == ["deny", "deny"]
+    assert answer.rule == "*/f1[0]#ingress"
+
+
+def test_a_workload_may_talk_to_itself() -> None:
+    """Traffic inside one workload passes no hook."""
+    answer = explain(compiled(rule(ingress=[{}])), "jobs-api", "10.0.0.2", 80, None)
+    assert (answer.verdict, answer.sides) == ("allow", ())
+
+
+def test_candidates_are_bounded_and_the_deciding_rule_is_among_them() -> None:
+    """Of many rules the nearest are shown and the rest counted; a rule that decides stands first."""
+    rules = [{"path": f"/{n}"} for n in range(50)]
+    side = explain(compiled(http_rule(*rules)), "turtletweets", "jobs-api", 80, get("/49")).sides[1]
+    assert (side.candidates[0].rule, side.candidates[0].failed) == (side.rule, ())
+    assert (len(side.candidates), side.more) == (10, 40)
+
+
+def test_a_secret_is_compared_and_not_shown() -> None:
+    """A header with another value than its secret is a miss; the secret is in no answer."""
+    match = {"name": "X-Key", "secret": {"namespace": "hr", "name": "key"}}
+    known = compiled(http_rule({"headerMatches": [match]}), secrets={"hr/key": b"open sesame"})
+    said = {
+        value: explain(known, "turtletweets", "jobs-api", 80, get("/", ("X-Key", value)))
+        for value in ("open sesame", "guess")
+    }
+    assert [answer.verdict for answer in said.values()] == ["allow", "deny"]
+    miss = said["guess"].sides[1].candidates[0].failed
+    assert miss == ("header: x-key does not have the value that the rule wants",)
+    lacking = explain(compiled(http_rule({"headerMatches": [match]})), "batch", "jobs-api", 80, get("/"))
+    assert "x-key cannot be judged, as there is no secret hr/key" in lacking.sides[-1].candidates[0].failed[0]
+    assert "sesame" not in repr([*said.values(), lacking])
+
+
+def test_the_reason_names_the_peer_that_was_asked_about() -> None:
+    """Peers that no rule tells apart share an identity; the answer is about the one that was named."""
+    revision = compiled(rule(ingress=[{"fromCIDR": ["9.0.0.0/8"]}]))
+    for name in ("hr/turtletweets", "ops/batch"):
+        assert f"allows {name} on" in explain(revision, name, "jobs-api", 80, None).reason
+
+
+LINES = [
+    ("cidr:9.0.0.0/8", "any", "allow", ()),
+    ("host", "any", "allow", ()),
+    ("hr/turtletweets", "80/TCP", "judged", (("allow", "GET", "/jobs/[0-9]+"),)),
+    ("everyone else", "any other", "deny", ()),
+]
 
 
 def test_reach_draws_what_may_talk() -> None:
-    """Lines by peers and ports, with the rules behind them, and the default at the end."""
+    """Lines by peers and ports, with the requests that may pass, and the default at the end."""
     revision = compiled(http_rule(JOB, **FROM_TWEETS), rule(ingress=[{"fromCIDR": ["9.0.0.0/8"]}]))
-    lines = [(r.direction, r.peers, r.ports, r.action) for r in policy.reach(revision, JOBS)]
-    assert ("ingress", ("hr/turtletweets",), "80/TCP", "redirect") in lines
-    assert ("ingress", ("cidr:9.0.0.0/8",), "TCP", "pass") in lines
-    assert ("ingress", ("everyone else",), "any", "deny") in lines
-    assert ("egress", ("everyone",), "any", "pass") in lines
+    found = policy.reach(revision, JOBS)
+    shown = [
+        (*line.peers, *line.ports, line.action, tuple((r.verdict, r.method, r.path) for r in line.requests))
+        for line in found
+        if line.direction == "ingress"
+    ]
+    assert shown == LINES
+    assert [(line.peers, line.action, line.default) for line in found[len(LINES) :]] == [
+        (("everyone",), "allow", True)
+    ]
+
+
+def test_reach_of_two() -> None:
+    """Asked about one peer, only what concerns it is drawn."""
+    revision = compiled(http_rule(JOB, **FROM_TWEETS), rule(ingress=[{"fromCIDR": ["9.0.0.0/8"]}]))
+    found = policy.reach(revision, JOBS, policy.party(revision, "batch").identity)
+    assert [(line.direction, line.peers, line.ports, line.action) for line in found] == [
+        ("ingress", ("ops/batch",), ("any",), "deny"),
+        ("egress", ("ops/batch",), ("any",), "allow"),
+    ]
+
+
+def test_reach_knows_everyone_and_deny_rules() -> None:
+    """Rules about everyone are one line; denials stand before what is allowed; audit is told."""
+    denied = {"kproxy": {"http": [{"pathPrefix": "/admin", "description": "no admin"}]}}
+    port = {"ports": [{"port": "80", "protocol": "TCP"}]}
+    revision = compiled(
+        rule(ingress=[{"toPorts": [port]}], ingressDeny=[{"toPorts": [port | {"rules": denied}]}]),
+        rule(egress=[{"toCIDR": ["9.0.0.0/8"]}], kproxy={"mode": "audit"}),
+    )
+    found = policy.reach(revision, JOBS)
+    (judged,) = [line for line in found if line.requests]
+    assert [(one.verdict, one.path, one.description) for one in judged.requests] == [
+        ("deny", "/admin or below", "no admin"),
+        ("allow", "", ""),
+    ]
+    assert found[-1].action == "audit"
+
+
+def test_reach_is_bounded() -> None:
+    """Long lists of requests are cut, and the rest is counted."""
+    revision = compiled(http_rule(*({"path": f"/{n}"} for n in range(50))))
+    line = next(one for one in policy.reach(revision, JOBS) if one.requests)
+    assert (len(line.requests), line.more_requests) == (20, 30)
 
 
 def test_headers_that_a_rule_compares_or_edits() -> None:
