@@ -215,17 +215,20 @@ def _matches(
     by_network: dict[Network, list[CidrBlock]] = {}
     for block in blocks:
         by_network.setdefault(block.network, []).append(block)
+    lengths = {network.prefixlen for block in blocks for network in (block.network, *block.excepts)}
     for i, subject in enumerate(known):
         if subject.kind in ("cidr", "world"):
-            for block in _covering(subject.networks[0], by_network):
+            for block in _covering(subject.networks[0], by_network, lengths):
                 matched[block].append(i)
     return matched
 
 
-def _covering(network: Network, by_network: dict[Network, list[CidrBlock]]) -> list[CidrBlock]:
-    """The blocks that hold all of a network."""
+def _covering(
+    network: Network, by_network: dict[Network, list[CidrBlock]], lengths: set[int]
+) -> list[CidrBlock]:
+    """The blocks that hold all of a network; `lengths` are those of all their prefixes."""
     above: set[Network] = {network}
-    above.update(network.supernet(new_prefix=length) for length in range(network.prefixlen))
+    above.update(network.supernet(new_prefix=length) for length in lengths if length < network.prefixlen)
     return [
         block
         for wider in above & by_network.keys()

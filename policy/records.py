@@ -10,6 +10,7 @@ from typing import Any
 from policy.model import TCP, UDP
 
 HTTP_PROTOCOLS = ("http", "grpc")
+_PROTOCOLS = {"http": TCP, "grpc": TCP, "kafka": TCP, "tcp": TCP, "udp": UDP}
 # Bad request, not found, method not allowed, gone, not implemented (RFC 9110 sections 15.5 and 15.6): what
 # scanners are answered. 401 and 403 are not among them: a client may well need what it has to ask for.
 _NOTHING_THERE = frozenset((400, 404, 405, 410, 501))
@@ -87,11 +88,13 @@ def _record(line: Mapping[str, Any]) -> Record | str:
         return "could not be read as a request"
     if line.get("truncated"):
         return "truncated in the log"
+    if protocol not in _PROTOCOLS:
+        return "neither TCP nor UDP"
     port = _port(line, direction)
     if port is None:
         return "no server port"
     http = protocol in HTTP_PROTOCOLS
-    number = UDP if protocol == "udp" else TCP
+    number = _PROTOCOLS[protocol]
     if not http:
         return Record(endpoint, direction, peer, number, port, verdict, http)
     method, path, host = (str(line.get(key) or "") for key in ("method", "path", "host"))

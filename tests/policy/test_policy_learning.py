@@ -147,6 +147,7 @@ LOG = [
     line(peer="hr/gone"),
     line(endpoint="hr/gone"),
     line(port=None),
+    line(protocol="132", port=80),
 ]
 
 
@@ -194,6 +195,7 @@ def test_what_is_left_out_is_told() -> None:
     assert learned().notes == (
         "1 lines left out: a path that servers may read differently",
         "1 lines left out: could not be read as a request",
+        "1 lines left out: neither TCP nor UDP",
         "1 lines left out: no server port",
         "1 lines left out: truncated in the log",
         "1 requests of hr/gone left out: it is not a known endpoint",
