@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from kproxy.endpoints import Endpoint
@@ -69,37 +69,58 @@ class Directory:
 
         One that cannot be opened is logged, kept in :attr:`failures`, and tried again by :meth:`check`.
         """
-        self._wanted = {
-            EndpointName(endpoint.namespace, endpoint.name): endpoint
-            for endpoint in endpoints
-            if endpoint.local
-        }
+        self._wanted = _local(endpoints)
         return self.check()
+
+    def numbers(self, endpoints: Iterable[Endpoint]) -> dict[int, EndpointName]:
+        """Tell which numbers of those that are open will mean which of these endpoints, once they are wanted."""
+        wanted = _local(endpoints)
+        named = {enforced.number: self._successor(enforced, wanted) for enforced in self}
+        return {number: name for number, name in named.items() if name is not None}
 
     def check(self) -> Changes:
         """Close what is no longer wanted or whose namespace is gone, and open what is missing."""
-        closed = [enforced for enforced in self if not enforced.stays(self._wanted.get(enforced.name))]
+        successors = {enforced: self._successor(enforced, self._wanted) for enforced in self}
+        closed = [enforced for enforced, name in successors.items() if name is None]
         for enforced in closed:
             self._close(enforced)
+        # Two may have swapped their names.
+        self._open = {name: enforced for enforced, name in successors.items() if name is not None}
         changed = self._change()
         missing = [(name, endpoint) for name, endpoint in self._wanted.items() if name not in self._open]
         opened = [made for name, endpoint in missing if (made := self._try_open(name, endpoint))]
         self.failures = {name: why for name, why in self.failures.items() if name in self._wanted}
         return Changes(opened, changed, closed)
 
+    @staticmethod
+    def _successor(
+        enforced: EnforcedEndpoint, wanted: Mapping[EndpointName, Endpoint]
+    ) -> EndpointName | None:
+        """What an endpoint goes on as: itself, or another name for its namespace; None if it does not go on.
+
+        Its traffic is then under policy throughout, where closing and opening would leave a gap.
+        """
+        if enforced.stays(wanted.get(enforced.name)):
+            return enforced.name
+        return next((name for name, endpoint in wanted.items() if enforced.stays(endpoint)), None)
+
     def _change(self) -> list[EnforcedEndpoint]:
         """Have endpoints that stay in their namespaces take over what the file now says of them.
 
         Two may have swapped an address, so all let go of theirs first.
         """
-        changed = [enforced for enforced in self if enforced.endpoint != self._wanted[enforced.name]]
-        for enforced in changed:
+        changed = {
+            enforced: self._wanted[name]
+            for name, enforced in self._open.items()
+            if enforced.endpoint != self._wanted[name]
+        }
+        for enforced, endpoint in changed.items():
             self._forget_addresses(enforced)
-            enforced.let_go_of_addresses(self._wanted[enforced.name].addresses)
-        for enforced in changed:
-            enforced.change(self._wanted[enforced.name])
-            self._by_address.update((address, enforced) for address in enforced.endpoint.addresses)
-        return changed
+            enforced.let_go_of_addresses(endpoint.addresses)
+        for enforced, endpoint in changed.items():
+            enforced.change(endpoint)
+            self._by_address.update((address, enforced) for address in endpoint.addresses)
+        return list(changed)
 
     def by_endpoint(self, endpoint: Endpoint) -> EnforcedEndpoint | None:
         """Return what is open for an entry of the endpoints file."""
@@ -165,6 +186,10 @@ class Directory:
     def _forget_addresses(self, enforced: EnforcedEndpoint) -> None:
         for address in enforced.endpoint.addresses:
             self._by_address.pop(address, None)
+
+
+def _local(endpoints: Iterable[Endpoint]) -> dict[EndpointName, Endpoint]:
+    return {EndpointName(one.namespace, one.name): one for one in endpoints if one.local}
 
 
 def opener(hooks: Hooks, splice: bool) -> Callable[[int, Endpoint], EnforcedEndpoint]:

@@ -77,6 +77,7 @@ class EnforcedEndpoint:
     def change(self, endpoint: Endpoint) -> None:
         """Take over what the file now says of it, without a moment out of force."""
         self.endpoint = endpoint
+        self.name = EndpointName(endpoint.namespace, endpoint.name)
         self._describe()
 
     def _introduce(self, undo: contextlib.ExitStack) -> None:

@@ -57,7 +57,7 @@ class Followers:
             self._carrier.tick()
             self._rollout.sweep()
             self._neighbours.let_go()
-            self._rollout.look_at_endpoints()
+            await self._rollout.look_at_endpoints()
 
     async def _host(self) -> None:
         """The node's addresses come and go with its links."""
@@ -67,4 +67,4 @@ class Followers:
             found = await asyncio.to_thread(host_addresses, self._config)
             if found != self._directory.host_addresses:
                 self._directory.host_addresses = found
-                self._rollout.compile_again()
+                await self._rollout.compile_again()

@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
-from kproxy.enforcement import EnforcedEndpoint
-from policy import DirectionPolicy, L4Entry, L4Verdict, NodePolicy
+from kproxy.parties import EndpointName
+from policy import DirectionPolicy, EndpointPolicy, L4Entry, L4Verdict, NodePolicy, UnknownEndpoint
 from policy.identities import HOST
 from sockmap.layout import Action, Direction
 from sockmap.tables import Entry, Tables
 
 
-def tables_of(policy: NodePolicy, enforced: Iterable[EnforcedEndpoint]) -> Tables:
-    """Return the tables of a policy for the endpoints that are open."""
-    endpoints = list(enforced)
+def tables_of(policy: NodePolicy, endpoints: Mapping[int, EndpointName]) -> Tables:
+    """Return the tables of a policy for endpoints by their numbers in the maps; one it does not know has none."""
+    known = {number: both for number, name in endpoints.items() if (both := _both(policy, name)) is not None}
     return Tables(
         prefixes=tuple((prefix.network, prefix.identity) for prefix in policy.prefixes),
         defaults={
-            endpoint.number: (
-                _action(policy.endpoint(*endpoint.name).ingress.default),
-                _action(policy.endpoint(*endpoint.name).egress.default),
-            )
-            for endpoint in endpoints
+            number: (_action(both.ingress.default), _action(both.egress.default))
+            for number, both in known.items()
         },
         entries=tuple(
             entry
-            for endpoint in endpoints
-            for direction in Direction
-            for entry in _entries(endpoint.number, direction, _half(policy, endpoint, direction))
+            for number, both in known.items()
+            for direction, half in ((Direction.INGRESS, both.ingress), (Direction.EGRESS, both.egress))
+            for entry in _entries(number, direction, half)
         ),
         host_identity=HOST,
     )
 
 
-def _half(policy: NodePolicy, endpoint: EnforcedEndpoint, direction: Direction) -> DirectionPolicy:
-    both = policy.endpoint(*endpoint.name)
-    return both.ingress if direction == Direction.INGRESS else both.egress
+def more_of(policy: NodePolicy, endpoints: Mapping[int, EndpointName]) -> Tables:
+    """Return what the tables of a policy lack for more endpoints; the addresses are there already."""
+    return replace(tables_of(policy, endpoints), prefixes=())
+
+
+def _both(policy: NodePolicy, name: EndpointName) -> EndpointPolicy | None:
+    try:
+        return policy.endpoint(*name)
+    except UnknownEndpoint:
+        return None
 
 
 def _entries(number: int, direction: Direction, half: DirectionPolicy) -> Iterable[Entry]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,6 +18,14 @@ MOST_WARNINGS = 100
 """Most warnings that `status` shows: a person reads no more, and a folder of rules can have one for each rule."""
 
 
+class Coming(NamedTuple):
+    """What is to come into force: what the files say, compiled for this node, and what is worth a look in it."""
+
+    wanted: Wanted
+    policy: NodePolicy
+    warnings: tuple[str, ...]
+
+
 class Revision:
     """What is in force on this node.
 
@@ -29,24 +38,26 @@ class Revision:
 
     def __init__(self, config: Config, wanted: Wanted, directory: Directory) -> None:
         self._config, self._directory = config, directory
-        self.wanted = wanted
-        self.policy: NodePolicy = self._compile(wanted, 1)
+        self.wanted, self.policy, _ = self._compile(wanted, 1)
         self.reload = ReloadStatus(ok=True, time=_now())
         self.warnings: tuple[str, ...] = ()
 
-    def next(self, wanted: Wanted) -> NodePolicy:
-        """Compile what is to follow, for the node as it is now.
+    def first(self) -> Coming:
+        """Give what was compiled to begin with."""
+        return Coming(self.wanted, self.policy, reload.warnings(self.wanted, self.policy))
+
+    def next(self, wanted: Wanted) -> Coming:
+        """Compile what is to follow, for the node as it is now; on any thread.
 
         Raises:
             FileError: the rules cannot be in force together.
         """
         return self._compile(wanted, self.policy.revision + 1)
 
-    def take_over(self, wanted: Wanted, policy: NodePolicy) -> tuple[str, ...]:
+    def take_over(self, coming: Coming) -> tuple[str, ...]:
         """From here on this is in force; return the warnings that there were not before."""
         known = frozenset(self.warnings)
-        self.wanted, self.policy = wanted, policy
-        self.warnings = reload.warnings(wanted, policy)
+        self.wanted, self.policy, self.warnings = coming
         self.reload = msgspec.structs.replace(self.reload, warnings=_shown(self.warnings))
         return tuple(one for one in self.warnings if one not in known)
 
@@ -58,8 +69,9 @@ class Revision:
         """What was read is wrong, and the last good state stays."""
         self.reload = ReloadStatus(ok=False, time=_now(), errors=errors, warnings=_shown(self.warnings))
 
-    def _compile(self, wanted: Wanted, number: int) -> NodePolicy:
-        return wanted.compile(self._config, self._directory.host_addresses, number)
+    def _compile(self, wanted: Wanted, number: int) -> Coming:
+        policy = wanted.compile(self._config, self._directory.host_addresses, number)
+        return Coming(wanted, policy, reload.warnings(wanted, policy))
 
 
 def _shown(warnings: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 
 from kproxy import reload
 from kproxy.carrier import Carrier
@@ -11,15 +12,16 @@ from kproxy.config import Config
 from kproxy.directory import Changes, Directory
 from kproxy.enforcement import EnforcedEndpoint
 from kproxy.errors import FileError, Problem
-from kproxy.kernel_policy import tables_of
+from kproxy.kernel_policy import more_of, tables_of
 from kproxy.logs import logger
 from kproxy.metrics import Metrics
-from kproxy.reload import Wanted
-from kproxy.revision import Revision
+from kproxy.parties import EndpointName
+from kproxy.revision import Coming, Revision
 from kproxy.stale import reset_stale
 from policy import NodePolicy
 from sockmap.errors import SockmapError
 from sockmap.hooks import Hooks
+from sockmap.tables import Prepared
 
 _log = logger(__name__)
 
@@ -47,42 +49,50 @@ class Rollout:
         self._directory, self._carrier, self._metrics = directory, carrier, metrics
         self._sweeps = 0
         self._started = False
+        self._turn = asyncio.Lock()  # one change at a time
 
     async def read_again(self) -> None:
         """Take over what the files now say, or keep the last good state whole."""
-        try:
-            wanted = await asyncio.to_thread(reload.read, self._config)
-            policy = self._revision.next(wanted)
-            self._settle(self._directory.want(wanted.endpoints), wanted, policy)
-        except FileError as error:
-            self._kept(error)
-            self._metrics.reload_failed(len(error.problems), time.time())
-            self._revision.keep(tuple(error.lines()))
-            return
-        self._read()
+        async with self._turn:
+            try:
+                wanted = await asyncio.to_thread(reload.read, self._config)
+                await self._bring(await asyncio.to_thread(self._revision.next, wanted))
+            except FileError as error:
+                self._kept(error)
+                self._metrics.reload_failed(len(error.problems), time.time())
+                self._revision.keep(tuple(error.lines()))
+                return
+            self._read()
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Put the first revision in force.
 
         Raises:
             FileError: it does not fit into the kernel.
             SockmapError: an endpoint cannot be put under policy; later, that concerns this endpoint alone.
         """
-        wanted, policy = self._revision.wanted, self._revision.policy
-        self._settle(self._directory.want(wanted.endpoints), wanted, policy)
-        self._read()
-        self._started = True
+        async with self._turn:
+            await self._bring(self._revision.first())
+            self._read()
+            self._started = True
 
-    def look_at_endpoints(self) -> None:
-        """Let go of endpoints whose namespaces went, and open those whose came."""
-        changes = self._directory.check()
-        self._tell(changes)
-        if changes.opened:
-            self._node_changed(changes.opened)
-
-    def compile_again(self) -> None:
+    async def compile_again(self) -> None:
         """The node itself has changed: what the files said means something else now."""
-        self._node_changed([])
+        async with self._turn:
+            try:
+                await self._bring(await asyncio.to_thread(self._revision.next, self._revision.wanted))
+            except FileError as error:
+                self._kept(error)
+
+    async def look_at_endpoints(self) -> None:
+        """Let go of endpoints whose namespaces went, and put those that came under the policy in force."""
+        if self._turn.locked():
+            return  # a change is under way, and looks as well
+        async with self._turn:
+            changes = self._directory.check()
+            self._tell(changes)
+            if changes.opened:
+                await self._take_in(changes.opened)
 
     def sweep(self) -> None:
         """Reset connections around the proxy that the policy does not allow, for a while after each change."""
@@ -101,32 +111,62 @@ class Rollout:
                     connections=count,
                 )
 
-    def _node_changed(self, opened: list[EnforcedEndpoint]) -> None:
-        wanted = self._revision.wanted
-        try:
-            self._put_in_force(wanted, self._revision.next(wanted), opened)
-        except FileError as error:
-            self._kept(error)
+    async def _bring(self, coming: Coming) -> None:
+        """Bring a revision into force.
 
-    def _settle(self, changes: Changes, wanted: Wanted, policy: NodePolicy) -> None:
-        """Endpoints that left are out of force before their policy is; those that came, once theirs is.
+        What takes long is done beside the one in force and off the event loop, so that traffic goes on: compiling
+        it, writing it into the maps, and removing the one before.
 
         Raises:
-            FileError: it does not fit; the endpoints are those of the last good state again.
+            FileError: it does not fit; nothing has changed.
         """
-        self._tell(changes)
-        try:
-            self._put_in_force(wanted, policy, changes.opened)
-        except FileError:
-            if self._started:
-                self._go_back()
-            raise
+        numbers = self._directory.numbers(coming.wanted.endpoints)
+        prepared = await asyncio.to_thread(self._prepare, coming.policy, numbers)
+        before = self._change(coming, prepared)
+        await asyncio.to_thread(self._hooks.policy.discard, before)
 
-    def _go_back(self) -> None:
-        good = self._revision.wanted
-        changes = self._directory.want(good.endpoints)
+    def _prepare(self, policy: NodePolicy, numbers: Mapping[int, EndpointName]) -> Prepared:
+        try:
+            return self._hooks.policy.prepare(tables_of(policy, numbers))
+        except OSError as error:
+            raise _too_large(self._config, error) from error
+
+    def _change(self, coming: Coming, prepared: Prepared) -> Prepared:
+        """Kernel, user space and endpoints change in one step of the event loop: no request sees half of it.
+
+        Endpoints that left are out of force before the revision is in force; those that came, once it is.
+        """
+        changes = self._directory.want(coming.wanted.endpoints)
         self._tell(changes)
-        self._put_in_force(good, self._revision.next(good), changes.opened)
+        self._admit(changes.opened, prepared, coming.policy)
+        before = self._hooks.policy.put_in_force(prepared)
+        _warn(self._revision.take_over(coming))
+        withdrawn = self._carrier.policy_changed(coming.policy)
+        self._activate(changes.opened)
+        self._sweeps = SWEEPS
+        self.sweep()
+        names = {one.name for one in coming.policy.rules}
+        self._metrics.retain({endpoint.key for endpoint in coming.wanted.endpoints}, names)
+        self._metrics.reloads.revision = coming.policy.revision
+        _log.info("policy in force", revision=coming.policy.revision, flows_reset=withdrawn)
+        return before
+
+    async def _take_in(self, opened: list[EnforcedEndpoint]) -> None:
+        """Write the policy in force anew, as a number in the maps may have been another endpoint's before."""
+        for endpoint in opened:
+            self._carrier.listen(endpoint)
+        numbers = {endpoint.number: endpoint.name for endpoint in self._directory}
+        try:
+            prepared = await asyncio.to_thread(self._prepare, self._revision.policy, numbers)
+        except FileError as error:
+            self._kept(error)
+            self._activate(opened)  # safe: what no policy knows is denied everything
+            return
+        before = self._hooks.policy.put_in_force(prepared)
+        self._activate(opened)
+        self._sweeps = SWEEPS
+        self.sweep()
+        await asyncio.to_thread(self._hooks.policy.discard, before)
 
     def _tell(self, changes: Changes) -> None:
         for endpoint in changes.closed:
@@ -136,32 +176,29 @@ class Rollout:
         enforced, failed = len(list(self._directory)), len(self._directory.failures)
         self._metrics.endpoints = {"enforced": enforced, "failed": failed}
 
-    def _put_in_force(self, wanted: Wanted, policy: NodePolicy, opened: list[EnforcedEndpoint]) -> None:
-        """Kernel and user space change in one step of the event loop: no request sees half of it.
+    def _admit(self, opened: list[EnforcedEndpoint], revision: Prepared, policy: NodePolicy) -> None:
+        """Give endpoints that were opened their part of a revision.
 
-        An endpoint that was opened is activated whatever comes: where no policy knows it, it is denied everything.
+        Where it does not fit they are activated all the same, and denied everything.
         """
         for endpoint in opened:
             self._carrier.listen(endpoint)
         try:
-            self._change(wanted, policy)
-        finally:
-            for endpoint in opened:
-                self._activate(endpoint)
-        self.sweep()
-
-    def _change(self, wanted: Wanted, policy: NodePolicy) -> None:
-        try:
-            self._hooks.policy.apply(tables_of(policy, self._directory))
+            self._hooks.policy.extend(revision, more_of(policy, {one.number: one.name for one in opened}))
         except OSError as error:
-            raise _too_large(self._config, error) from error
-        _warn(self._revision.take_over(wanted, policy))
-        withdrawn = self._carrier.policy_changed(policy)
-        self._sweeps = SWEEPS
-        names = {one.name for one in policy.rules}
-        self._metrics.retain({endpoint.key for endpoint in wanted.endpoints}, names)
-        self._metrics.reloads.revision = policy.revision
-        _log.info("policy in force", revision=policy.revision, flows_reset=withdrawn)
+            for line in _too_large(self._config, error).lines():
+                _log.error("new endpoints are denied everything: " + line)
+
+    def _activate(self, opened: list[EnforcedEndpoint]) -> None:
+        for endpoint in opened:
+            try:
+                endpoint.activate()
+            except SockmapError as error:
+                if not self._started:
+                    raise
+                self._directory.give_up(endpoint, f"{error}; {error.mend}")
+                continue
+            _log.info("endpoint enforced", endpoint=str(endpoint.name))
 
     def _read(self) -> None:
         self._revision.read()
@@ -170,16 +207,6 @@ class Rollout:
     def _kept(self, error: FileError) -> None:
         for line in error.lines():
             _log.error("not taken over: " + line)
-
-    def _activate(self, endpoint: EnforcedEndpoint) -> None:
-        try:
-            endpoint.activate()
-        except SockmapError as error:
-            if not self._started:
-                raise
-            self._directory.give_up(endpoint, f"{error}; {error.mend}")
-            return
-        _log.info("endpoint enforced", endpoint=str(endpoint.name))
 
 
 def _warn(fresh: tuple[str, ...]) -> None:

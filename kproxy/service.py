@@ -104,7 +104,7 @@ class Service:
             async with self._admin():
                 self._directory.before_close = self._carrier.unlisten
                 try:
-                    self._start()
+                    await self._start()
                     await self._followers.until(stop)
                 finally:
                     self._ready = False
@@ -121,8 +121,8 @@ class Service:
             loop.add_signal_handler(signal.SIGHUP, self._lines.reopen)
         return stop
 
-    def _start(self) -> None:
-        self._rollout.start()
+    async def _start(self) -> None:
+        await self._rollout.start()
         self._ready = True
         for name in self._hooks.other_agents():
             _log.warning(

@@ -15,6 +15,7 @@ _BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
 _CLONE_NEWNET = 0x40000000
 
 _MAP_LOOKUP_ELEM, _MAP_UPDATE_ELEM, _MAP_DELETE_ELEM = 1, 2, 3
+_MAP_UPDATE_BATCH, _MAP_DELETE_BATCH = 26, 27
 _PROG_GET_FD_BY_ID, _OBJ_GET_INFO_BY_FD, _PROG_QUERY = 13, 15, 16
 _PROG_LOAD, _PROG_ATTACH, _LINK_CREATE = 5, 8, 28
 
@@ -96,6 +97,34 @@ def map_delete(map_fd: int, key: ct._CData) -> bool:
             return False
         raise
     return True
+
+
+def map_update_batch(map_fd: int, keys: bytes, values: bytes, count: int) -> int:
+    """Write ``count`` elements, packed one behind the other, in one call; return how many were written.
+
+    They are fewer than ``count`` where one could not be: the map is full. Then errno says why.
+    """
+    key_buffer, value_buffer = ct.create_string_buffer(keys), ct.create_string_buffer(values)
+    return _batch(_MAP_UPDATE_BATCH, map_fd, ct.addressof(key_buffer), ct.addressof(value_buffer), count)
+
+
+def map_delete_batch(map_fd: int, keys: bytes, count: int) -> int:
+    """Delete ``count`` elements, whose keys are packed; return how many, up to the first that is not there."""
+    key_buffer = ct.create_string_buffer(keys)
+    return _batch(_MAP_DELETE_BATCH, map_fd, ct.addressof(key_buffer), 0, count)
+
+
+def _batch(command: int, map_fd: int, keys: int, values: int, count: int) -> int:
+    """Run a batch command, whose attributes tell how far it came (union bpf_attr, struct batch)."""
+    attributes = ct.create_string_buffer(
+        struct.pack("=QQQQIIQQ", 0, 0, keys, values, count, map_fd, _ANY, 0), 56
+    )
+    failed = _syscall(_BPF, command, attributes, 56) < 0
+    done = int.from_bytes(attributes.raw[32:36], "little")
+    # What is refused before the first element (a wrong descriptor, say) leaves the count as it was.
+    if failed and done == count:
+        _raise()
+    return done
 
 
 def program_load(program_type: int, attach_type: int, instructions: bytes, name: str) -> int:

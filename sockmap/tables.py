@@ -7,7 +7,9 @@ every program decides by the new one. No decision ever mixes two.
 from __future__ import annotations
 
 import ctypes as ct
-from collections.abc import Iterable, Iterator
+import errno
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from itertools import count
@@ -24,7 +26,7 @@ from sockmap.layout import (
     PolicyValue,
     mapped,
 )
-from sockmap.syscall import map_delete, map_update
+from sockmap.syscall import map_delete_batch, map_update, map_update_batch
 
 _GENERATION_BITS = 32
 _EXACT_BITS = 112  # of PolicyKey before the port
@@ -78,14 +80,78 @@ def port_prefixes(first: int, last: int) -> Iterator[tuple[int, int]]:
         first += size
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Elements of one map: keys and values packed one behind the other."""
+
+    map_fd: int
+    keys: bytes
+    count: int
+
+
+class Prepared:
+    """A revision that is in the maps, and that no program decides by yet, or any more."""
+
+    __slots__ = ("generation", "written")
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.written: list[_Batch] = []
+
+
 class PolicyMaps:
-    """Writes revisions into the maps ``control``, ``identities``, ``defaults`` and ``policy``."""
+    """Writes revisions into the maps ``control``, ``identities``, ``defaults`` and ``policy``.
+
+    What is large (:meth:`prepare`, :meth:`discard`) touches no revision in force and may be done on any thread;
+    :meth:`put_in_force` is one write.
+    """
 
     def __init__(self, control: int, identities: int, defaults: int, policy: int, host_netns: int) -> None:
         self._control, self._identities, self._defaults, self._policy = control, identities, defaults, policy
         self._host_netns = host_netns
         self._generations = count(1)
-        self._written: list[tuple[int, ct.Structure]] = []
+        self._in_force = Prepared(0)
+
+    def prepare(self, tables: Tables) -> Prepared:
+        """Write a revision beside the one in force.
+
+        Raises:
+            OSError: ENOSPC or E2BIG: it does not fit there; nothing of it stays.
+        """
+        prepared = Prepared(next(self._generations))
+        try:
+            self.extend(prepared, tables)
+        except OSError:
+            self.discard(prepared)
+            raise
+        return prepared
+
+    def extend(self, prepared: Prepared, tables: Tables) -> None:
+        """Write more of a revision: of endpoints that it does not know yet, whose defaults are written last.
+
+        Raises:
+            OSError: ENOSPC or E2BIG: it does not fit.
+        """
+        generation = prepared.generation
+        for map_fd, elements in (
+            (self._identities, self._of_prefixes(tables, generation)),
+            (self._policy, self._of_entries(tables, generation)),
+            (self._defaults, self._of_defaults(tables, generation)),
+        ):
+            _write(map_fd, list(elements), prepared.written)
+
+    def put_in_force(self, prepared: Prepared) -> Prepared:
+        """Have every program decide by a revision; return the one before, to be discarded."""
+        map_update(self._control, ct.c_uint32(0), Control(prepared.generation, 0, self._host_netns))
+        before, self._in_force = self._in_force, prepared
+        return before
+
+    @staticmethod
+    def discard(prepared: Prepared) -> None:
+        """Remove a revision that is not in force."""
+        for batch in prepared.written:
+            _remove(batch)
+        prepared.written.clear()
 
     def apply(self, tables: Tables) -> int:
         """Put a revision in force and remove the one before; return its generation.
@@ -93,38 +159,47 @@ class PolicyMaps:
         Raises:
             OSError: ENOSPC or E2BIG: it does not fit beside the one in force, which then stays.
         """
-        generation = next(self._generations)
-        fresh: list[tuple[int, ct.Structure]] = []
-        try:
-            for map_fd, key, value in self._elements(tables, generation):
-                map_update(map_fd, key, value)
-                fresh.append((map_fd, key))
-            control = Control(generation, 0, self._host_netns)
-            map_update(self._control, ct.c_uint32(0), control)
-        except OSError:
-            self._delete(fresh)
-            raise
-        self._delete(self._written)
-        self._written = fresh
-        return generation
+        prepared = self.prepare(tables)
+        self.discard(self.put_in_force(prepared))
+        return prepared.generation
 
-    def _elements(
-        self, tables: Tables, generation: int
-    ) -> Iterator[tuple[int, ct.Structure, ct.Structure | ct.c_uint32]]:
+    def _of_prefixes(self, tables: Tables, generation: int) -> Iterator[_Element]:
         for network, identity in tables.prefixes:
-            yield self._identities, _identity_key(generation, network), ct.c_uint32(identity)
+            yield _identity_key(generation, network), ct.c_uint32(identity)
+
+    def _of_entries(self, tables: Tables, generation: int) -> Iterator[_Element]:
         for entry in tables.entries:
             value = PolicyValue(entry.action)
             for port, bits in port_prefixes(entry.first_port, entry.last_port):
-                yield self._policy, _policy_key(generation, entry, port, bits), value
+                yield _policy_key(generation, entry, port, bits), value
+
+    def _of_defaults(self, tables: Tables, generation: int) -> Iterator[_Element]:
         for endpoint, actions in tables.defaults.items():
             defaults = Defaults((ct.c_uint32 * 2)(*actions), tables.host_identity, 0)
-            yield self._defaults, DefaultsKey(generation, endpoint), defaults
+            yield DefaultsKey(generation, endpoint), defaults
 
-    @staticmethod
-    def _delete(keys: Iterable[tuple[int, ct.Structure]]) -> None:
-        for map_fd, key in keys:
-            map_delete(map_fd, key)
+
+_Element = tuple[ct.Structure, ct.Structure | ct.c_uint32]
+
+
+def _write(map_fd: int, elements: Sequence[_Element], written: list[_Batch]) -> None:
+    """Write elements with one call, and note what came to be there, also where not all did."""
+    if not elements:
+        return
+    keys = [bytes(key) for key, _ in elements]
+    values = b"".join(bytes(value) for _, value in elements)
+    done = map_update_batch(map_fd, b"".join(keys), values, len(keys))
+    written.append(_Batch(map_fd, b"".join(keys[:done]), done))
+    if done < len(keys):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _remove(batch: _Batch) -> None:
+    size = len(batch.keys) // batch.count if batch.count else 0
+    done = 0
+    while done < batch.count:
+        # A call stops at a key that is not there, such as one that was written twice: the next begins behind it.
+        done += map_delete_batch(batch.map_fd, batch.keys[done * size :], batch.count - done) + 1
 
 
 def _identity_key(generation: int, network: IPNetwork) -> IdentityKey:

@@ -21,6 +21,10 @@ from kproxy.rollout import Rollout
 from tests.kproxy.policies import allow
 
 
+def noop(*_arguments: Any) -> None:
+    """Do nothing."""
+
+
 class Node:
     """A node whose kernel may be full, and whose endpoints are never opened."""
 
@@ -33,12 +37,14 @@ class Node:
         (folder / "config.json").write_text(json.dumps(text))
         self.config: Config = load(str(folder / "config.json"))
         self.wanted: list[tuple[str, ...]] = []
+        self.asked: tuple[str, ...] = ()
         self.too_much: tuple[str, ...] | None = None
         self.host = frozenset({ip_address("10.9.9.9")})
         self.metrics = Metrics(100)
         directory = self._directory()
         self.revision = Revision(self.config, reload.read(self.config), directory)
-        hooks = SimpleNamespace(policy=SimpleNamespace(apply=self._apply))
+        maps = SimpleNamespace(prepare=self._prepare, extend=noop, put_in_force=noop, discard=noop)
+        hooks = SimpleNamespace(policy=maps)
         carrier = SimpleNamespace(policy_changed=lambda _policy: 0, own_sockets=lambda: None)
         parts = cast(Any, (hooks, directory, carrier))
         self.rollout = Rollout(self.config, self.revision, *parts, self.metrics)
@@ -52,11 +58,15 @@ class Node:
                 self.wanted.append(tuple(one.name for one in endpoints))
                 return Changes([], [], [])
 
+            def numbers(_self, endpoints: Any) -> dict[int, Any]:
+                self.asked = tuple(one.name for one in endpoints)
+                return {}
+
         self.directory = Directory()
         return self.directory
 
-    def _apply(self, _tables: Any) -> None:
-        if self.wanted[-1] == self.too_much:
+    def _prepare(self, _tables: Any) -> None:
+        if self.asked == self.too_much:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     def put(self, policies: list[dict[str, Any]]) -> None:
@@ -73,10 +83,10 @@ class Node:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Node:
+async def node(tmp_path: Path) -> Node:
     """A node that has started."""
     made = Node(tmp_path)
-    made.rollout.start()
+    await made.rollout.start()
     return made
 
 
@@ -87,7 +97,7 @@ async def test_what_does_not_fit_changes_nothing(node: Node) -> None:
     node.too_much = ("client", "server", "more")
     node.wanted.clear()
     await node.rollout.read_again()
-    assert node.wanted == [("client", "server", "more"), ("client", "server")]
+    assert node.wanted == [], "endpoints change in the same step as the policy, or not at all"
     assert [one.name for one in node.revision.policy.rules] == ["hr/of-server-ingress"]
     assert not node.revision.reload.ok
     assert "does not fit" in node.revision.reload.errors[0]
@@ -98,17 +108,17 @@ async def test_a_node_that_changes_while_its_kernel_is_full(node: Node) -> None:
     """The revision that was in force stays, and kproxy goes on."""
     before = node.revision.policy
     node.too_much = node.wanted[-1]
-    node.rollout.compile_again()
+    await node.rollout.compile_again()
     assert node.revision.policy is before
     assert node.revision.reload.ok
 
 
-def test_a_first_revision_that_does_not_fit(tmp_path: Path) -> None:
+async def test_a_first_revision_that_does_not_fit(tmp_path: Path) -> None:
     """There is nothing to go back to: it is an error of the start."""
     node = Node(tmp_path)
     node.too_much = ("client", "server")
     with pytest.raises(FileError, match="does not fit"):
-        node.rollout.start()
+        await node.rollout.start()
 
 
 async def test_a_bad_file_stays_bad_when_the_node_changes(node: Node) -> None:
@@ -116,7 +126,7 @@ async def test_a_bad_file_stays_bad_when_the_node_changes(node: Node) -> None:
     node.rules.write_text("{")
     await node.rollout.read_again()
     number = node.revision.policy.revision
-    node.rollout.compile_again()
+    await node.rollout.compile_again()
     assert node.revision.policy.revision == number + 1 == node.metrics.reloads.revision
     assert not node.revision.reload.ok
     assert not node.metrics.reloads.last_ok
@@ -131,7 +141,7 @@ async def test_warnings_are_those_of_now(node: Node) -> None:
     assert len(shown) == MOST_WARNINGS + 1
     assert shown[-1] == "and 5 more: kproxy check tells all"
     assert "selects no endpoint" in shown[0]
-    assert node.revision.take_over(node.revision.wanted, node.revision.policy) == ()
+    assert node.revision.take_over(node.revision.first()) == ()
     node.put(lonely[1:])
     await node.rollout.read_again()
     assert len(node.revision.warnings) == MOST_WARNINGS + 4
