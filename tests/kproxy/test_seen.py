@@ -40,7 +40,10 @@ def test_equal_requests_share_a_record(tmp_path: Path) -> None:
         (b'{"time": "2026', "the last line is not complete"),
         (b"x" * (seen.MAX_LINE_BYTES * 3) + b"\n", f"a line longer than {seen.MAX_LINE_BYTES} bytes"),
         (b'{"verdict": "allow"}\n', "no endpoint"),
-        (b'{"endpoint": {}, "direction": 1, "peer": null, "protocol": [], "verdict": 7}\n', "neither TCP nor UDP"),
+        (
+            b'{"endpoint": {}, "direction": 1, "peer": null, "protocol": [], "verdict": 7}\n',
+            "neither TCP nor UDP",
+        ),
     ],
 )
 def test_what_is_no_record_is_counted(tmp_path: Path, raw: bytes, why: str) -> None:
