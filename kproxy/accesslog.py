@@ -23,6 +23,7 @@ class Also(msgspec.Struct, frozen=True):
 
     endpoint: str
     direction: Literal["ingress", "egress"]
+    verdict: Literal["allow", "audit"]
     rule: str
 
 
@@ -68,7 +69,9 @@ class AccessLine(msgspec.Struct, frozen=True, kw_only=True):
     host: Annotated[str | None, Meta(description="The effective host, in lower case.")] = None
     also: Annotated[
         Also | None,
-        Meta(description="The endpoint, direction and rule of the other policy that let the request pass."),
+        Meta(
+            description="The endpoint, direction, verdict and rule of the other policy that let the request pass."
+        ),
     ] = None
     edits: Annotated[
         tuple[str, ...],

@@ -248,7 +248,7 @@ _PLACED = (
     b',"endpoint":%b,"direction":%b,"peer":%b,"peer_address":%b,"port":%d,"flow":%d,"protocol":%b,"tier":"%b"'
 )
 _TOLD = b',"verdict":%b,"rule":%b,"reason":%b'
-_ALSO = b',"also":{"endpoint":%b,"direction":%b,"rule":%b}'
+_ALSO = b',"also":{"endpoint":%b,"direction":%b,"verdict":%b,"rule":%b}'
 
 _METHODS = {
     name: quoted(name)
@@ -284,4 +284,5 @@ def _edits(judgement: Judgement) -> bytes:
 
 def _also(side: Side, judgement: Judgement) -> bytes:
     """Name the policy that agreed; a flow has at most two, so there is at most one of these."""
-    return _ALSO % (_name(side.endpoint), _name(side.direction), _name(judgement.rule))
+    who = _name(side.endpoint), _name(side.direction)
+    return _ALSO % (*who, _name(judgement.verdict), _name(judgement.rule))

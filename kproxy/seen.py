@@ -117,10 +117,10 @@ def _also(line: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     other policy spoke, there is nothing to say of it.
     """
     other = line.get("also")
-    if isinstance(other, dict) and other.get("rule") and {"endpoint", "direction"} <= other.keys():
+    if isinstance(other, dict) and other.get("rule") and {"endpoint", "direction", "verdict"} <= other.keys():
         seen = {key: value for key, value in line.items() if key not in ("also", "peer_address")}
         yield seen | {
-            "verdict": other.get("verdict", line.get("verdict")),
+            "verdict": other["verdict"],
             "endpoint": other["endpoint"],
             "direction": other["direction"],
             "peer": line.get("endpoint"),

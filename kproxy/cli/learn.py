@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verdict", action="append", choices=VERDICTS, help="of which requests; may be given again (audit)"
     )
+    parser.add_argument(
+        "--leave-out-refused",
+        action="store_true",
+        help="make no rules of what servers only ever answered as not there (400, 404, 405, 410, 501)",
+    )
     parser.add_argument("--output", metavar="DIR", help="write a file for each policy there")
     parser.add_argument("--force", action="store_true", help="with --output: overwrite files that are there")
     parser.add_argument(
@@ -44,7 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Print or write the policies, and on standard error what they stand for: exit code 0."""
     logs, workloads = _sources(arguments)
-    found = policy.learn(seen.records(logs), workloads, arguments.verdict or ["audit"])
+    found = policy.learn(
+        seen.records(logs),
+        workloads,
+        arguments.verdict or ["audit"],
+        leave_out_refused=arguments.leave_out_refused,
+    )
     if arguments.output:
         _write(Path(arguments.output), found, overwrite=arguments.force)
     if arguments.json:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +176,38 @@ def test_an_endpoint_that_is_described_anew_stays_in_force(network: Network, tmp
         client.sendall(REQUEST)
         assert server.recv(1000) == REQUEST
         close_opened()  # as above
+
+
+def test_a_namespace_that_goes_on_under_another_name_has_no_gap(network: Network, tmp_path: Path) -> None:
+    """An endpoint gets another name and back, again and again: what no name allows is never let in meanwhile."""
+    rules = [allowed("ingress", DIRECT, "nobody")]
+    server, client = endpoint(network["server"]), endpoint(network["client"], enforced=False)
+    reached, stop = [], threading.Event()
+
+    def knock() -> None:
+        while not stop.is_set():
+            try:
+                connect(network["client"], network["server"], PORT)
+            except OSError:
+                continue
+            reached.append(time.monotonic())
+
+    with (
+        listen(network["server"], PORT),
+        running_node(tmp_path, network, rules, ["server"]) as node,
+    ):
+        knocker = threading.Thread(target=knock)
+        knocker.start()
+        try:
+            for name in ("renamed", "server") * 5:
+                with node.reading():
+                    node.put_endpoints([{**server, "name": name}, client])
+        finally:
+            stop.set()
+            knocker.join()
+        assert not reached
+        eventually(lambda: node.process.output().count("endpoint changed") == 10, "each change is told")
+        assert "endpoint left" not in node.process.output()
 
 
 def test_two_endpoints_that_swap_their_addresses_in_the_file(network: Network, tmp_path: Path) -> None:

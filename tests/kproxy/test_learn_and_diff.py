@@ -88,6 +88,20 @@ def test_only_the_wanted_verdicts(node: Path, capsys: Output) -> None:
     assert paths("--verdict", "deny", "--verdict", "audit") == ["/b", "/c"]
 
 
+def test_what_is_not_there_may_be_left_out(node: Path, capsys: Output) -> None:
+    """A scanner's requests become rules, with a note, unless they are to be left out."""
+    (node.parent / "access.jsonl").write_text(line(path="/a") + line(path="/wp-admin", status=404))
+
+    def notes(*argv: str) -> tuple[str, int]:
+        found = learn(node, capsys, *argv)
+        return " ".join(found["notes"]), len(found["evidence"])
+
+    told, rules = notes()
+    assert ("only ever answered" in told, rules) == (True, 2)
+    told, rules = notes("--leave-out-refused")
+    assert ("1 requests left out: servers answered that nothing is there" in told, rules) == (True, 1)
+
+
 def test_from_a_pipe_with_endpoints_alone(node: Path) -> None:
     """Logs of many nodes come through a pipe; no configuration is needed."""
     argv = [sys.executable, "-m", "kproxy.cli", "policy", "learn", "-", "--endpoints", "endpoints.json"]

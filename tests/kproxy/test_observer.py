@@ -61,7 +61,7 @@ def test_edits_of_both_policies_are_on_one_line() -> None:
     into = Verdict(rule="in", edits=(HeaderEdit("replace", b"x-b", b"s3cret"),))
     flow.request(Head(), PairJudgement(out, into), 200, 1, 1, 1, 1)
     assert recorded.last().edits == ("delete x-a", "replace x-b")
-    assert recorded.last().also == Also("hr/jobs-api", "ingress", "in")
+    assert recorded.last().also == Also("hr/jobs-api", "ingress", "allow", "in")
 
 
 def test_hosts_of_one_connection() -> None:
@@ -122,7 +122,7 @@ def test_two_policies_that_agree() -> None:
     flow.request(Head(), PairJudgement(egress, ingress), 200, 1, 1, 1, 1)
     line = recorded.last()
     assert (line.endpoint, line.direction, line.rule) == ("hr/turtletweets", "egress", "e")
-    assert line.also == Also("hr/jobs-api", "ingress", "i")
+    assert line.also == Also("hr/jobs-api", "ingress", "allow", "i")
     assert counted(recorded) == {
         ("hr/turtletweets", "egress", "http", "allow", "e"): 1,
         ("hr/jobs-api", "ingress", "http", "allow", "i"): 1,
@@ -157,7 +157,7 @@ def test_audited_by_the_server_side() -> None:
     flow.request(Head(), PairJudgement(ALLOW, Verdict("audit", "", "no rule matches")), 200, 1, 1, 1, 1)
     line = recorded.last()
     assert (line.endpoint, line.verdict) == ("hr/jobs-api", "audit")
-    assert line.also == Also("hr/turtletweets", "egress", ALLOW.rule)
+    assert line.also == Also("hr/turtletweets", "egress", "allow", ALLOW.rule)
 
 
 def test_new_policy_with_other_sides() -> None:

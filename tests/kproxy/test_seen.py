@@ -93,16 +93,21 @@ def test_different_requests_are_bounded(tmp_path: Path, monkeypatch: pytest.Monk
 def test_the_other_policy_of_a_request_is_asked_too(tmp_path: Path) -> None:
     """A request between two endpoints has one line; where both had a rule, it is one record of each."""
     told = {"endpoint": "hr/turtletweets", "direction": "egress", "peer": "hr/jobs-api"}
-    also = {"endpoint": "hr/jobs-api", "direction": "ingress", "rule": "hr/jobs#ingress[0]"}
+    also = {
+        "endpoint": "hr/jobs-api",
+        "direction": "ingress",
+        "verdict": "audit",
+        "rule": "hr/jobs#ingress[0]",
+    }
     silent = also | {"rule": ""}
     data = line(**told, also=also) + line(**told, also=silent) + line(**told, also="x") + line(**told)
     found = read(tmp_path, data.encode())
     other = [
-        (one.endpoint, one.direction, one.peer, one.port)
+        (one.endpoint, one.direction, one.peer, one.port, one.verdict)
         for one in found.records
         if one.direction == "ingress"
     ]
-    assert (len(found.records), other) == (5, [("hr/jobs-api", "ingress", "hr/turtletweets", 80)])
+    assert (len(found.records), other) == (5, [("hr/jobs-api", "ingress", "hr/turtletweets", 80, "audit")])
 
 
 @pytest.mark.parametrize(
