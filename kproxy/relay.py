@@ -115,6 +115,9 @@ class _Downstream(_Side):
 
     def data_received(self, data: bytes) -> None:
         relay = self.relay
+        if not relay.started:
+            relay.early.append(functools.partial(self.data_received, data))
+            return
         relay.downstream_in += len(data)
         try:
             relay.core.downstream_data(data)
@@ -122,6 +125,9 @@ class _Downstream(_Side):
             relay.core.fail(error)
 
     def eof_received(self) -> bool:
+        if not self.relay.started:
+            self.relay.early.append(self.eof_received)
+            return True
         try:
             self.relay.core.downstream_eof()
         except Exception as error:  # as above
@@ -137,6 +143,9 @@ class _Upstream(_Side):
 
     def data_received(self, data: bytes) -> None:
         relay = self.relay
+        if not relay.started:
+            relay.early.append(functools.partial(self.data_received, data))
+            return
         relay.upstream_in += len(data)
         try:
             relay.core.upstream_data(data)
@@ -144,6 +153,9 @@ class _Upstream(_Side):
             relay.core.fail(error)
 
     def eof_received(self) -> bool:
+        if not self.relay.started:
+            self.relay.early.append(self.eof_received)
+            return True
         try:
             self.relay.core.upstream_eof()
         except Exception as error:  # as above
@@ -165,6 +177,8 @@ class Relay:
     Attributes:
         downstream_in, upstream_in, downstream_out, upstream_out: bytes so far.
         attached: the sides that are on the loop: both, but for a moment at the start.
+        started: both are, or were.
+        early: what came in that moment, before there was somewhere to send it.
     """
 
     __slots__ = (
@@ -178,7 +192,9 @@ class Relay:
         "downstream_in",
         "downstream_out",
         "downstream_socket",
+        "early",
         "reason",
+        "started",
         "upstream_in",
         "upstream_out",
         "upstream_socket",
@@ -196,6 +212,8 @@ class Relay:
         self._on_end = on_end
         self._open, self._closed = 2, False
         self.attached: list[_Side] = []
+        self.started = False
+        self.early: list[Callable[[], object]] = []
         self.downstream_in = self.upstream_in = self.downstream_out = self.upstream_out = 0
         self.reason = "closed"
         self.core = make_core(self)
@@ -208,10 +226,19 @@ class Relay:
             self._upstream.outlet.splice(upstream)
 
     async def start(self) -> None:
-        """Put both sockets on the loop: the server's first, so that there is somewhere to send."""
+        """Put both sockets on the loop, then take what has come from either, or go on with giving up.
+
+        Not earlier: uvloop makes a socket its own after it has told of the connection, and one that is closed
+        within that call would be closed twice, the second time under another's number.
+        """
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: self._upstream, sock=self.upstream_socket)
         await loop.connect_accepted_socket(lambda: self._downstream, self.downstream_socket)
+        self.started = True
+        if self._closed:
+            self.abort(self.reason)
+        while self.early and not self._closed:
+            self.early.pop(0)()
 
     def send_downstream(self, data: bytes) -> None:
         """Write towards the client."""
@@ -273,6 +300,11 @@ class Relay:
         for side in self.attached:
             side.outlet.drop()
             side.transport.abort()
+
+    @property
+    def closed(self) -> bool:
+        """Whether its end has begun: nothing more is read."""
+        return self._closed
 
     def give_up(self, reason: str) -> None:
         """Reset both sides for a reason that the core does not know; it tells of the request under way."""
