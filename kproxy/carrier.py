@@ -50,7 +50,8 @@ class Carrier:
         self._policy, self._limits, self._options = policy, limits, options
         self._flows: set[Flow] = set()
         self._opening: set[asyncio.Task[None]] = set()
-        self._own: set[socket.socket] = set()
+        self._accepted: set[socket.socket] = set()
+        self._upstreams: set[socket.socket] = set()
         self._ended_bytes = [0, 0]
         self._of_endpoint: Counter[EndpointName] = Counter()
         self._acceptors: dict[int, list[Acceptor]] = {}
@@ -64,10 +65,13 @@ class Carrier:
     def own_sockets(self) -> OwnSockets:
         """Return what belongs to flows that are carried here."""
         cookies, served = set(), set()
-        for own in self._own:
-            cookies.add(own.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8))
+        for own in (*self._accepted, *self._upstreams):
+            with contextlib.suppress(OSError):  # closed in this turn of the loop
+                cookies.add(own.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8))
+        # A client that is connected to us itself has passed its own egress around us: that is judged on.
+        for upstream in self._upstreams:
             with contextlib.suppress(OSError):  # not connected yet, or no longer
-                served.add(name_at_peer(own))
+                served.add(name_at_peer(upstream))
         return OwnSockets(frozenset(cookies), frozenset(served))
 
     def carried(self) -> tuple[int, int]:
@@ -106,10 +110,19 @@ class Carrier:
 
     def policy_changed(self, policy: NodePolicy) -> int:
         """Put every flow under a new policy; reset those that it no longer allows, and return how many."""
-        withdrawn = [flow for flow in self._flows if not flow.policy_changed(policy)]
+        withdrawn = [flow for flow in self._flows if not self._still_allowed(flow, policy)]
         for flow in withdrawn:
             flow.relay.give_up("policy_withdrawn")
         return len(withdrawn)
+
+    def _still_allowed(self, flow: Flow, policy: NodePolicy) -> bool:
+        """Put a flow under a new policy; false where it is denied, or others are to be asked than before."""
+        parties = flow.parties
+        if parties.direction == Direction.EGRESS:
+            owner = self._directory.by_address(parties.server)
+            if (owner.name if owner else None) != parties.server_endpoint:
+                return False  # the server has come under policy here, or left it
+        return flow.policy_changed(policy)
 
     def tick(self) -> None:
         """Let every flow look at the clock."""
@@ -125,7 +138,8 @@ class Carrier:
                 acceptor.close()
         self._acceptors.clear()
         for flow in list(self._flows):
-            flow.relay.core.drain()
+            if flow.relay.started:  # the others are told when they are
+                flow.relay.core.drain()
         if len(self):
             try:
                 async with asyncio.timeout(seconds):
@@ -162,7 +176,7 @@ class Carrier:
             reset(accepted)
             return
         self._of_endpoint[endpoint.name] += 1
-        self._own.add(accepted)
+        self._accepted.add(accepted)
         task = asyncio.get_running_loop().create_task(self._open(endpoint, parties, accepted))
         self._opening.add(task)
         task.add_done_callback(self._opened)
@@ -196,7 +210,7 @@ class Carrier:
             started = await self._start(flow, accepted, upstream)
         finally:
             if not started:
-                self._own.discard(accepted)
+                self._accepted.discard(accepted)
                 reset(accepted)
                 self._of_endpoint[parties.endpoint] -= 1
 
@@ -210,7 +224,7 @@ class Carrier:
                 ruling,
                 self._hooks.sockets,
                 self._limits,
-                self._own,
+                self._upstreams,
             )
         except TimeoutError:
             self._observer.metrics.limit("connectSeconds")
@@ -223,6 +237,10 @@ class Carrier:
         return None
 
     async def _start(self, flow: Flow, accepted: socket.socket, upstream: socket.socket) -> bool:
+        # Both may have changed while the server was being connected to; from here on the flow is told of it.
+        if not self._still_allowed(flow, self._policy()):
+            self._refuse(flow, upstream, "policy_withdrawn")
+            return False
         relay = Relay(
             accepted,
             upstream,
@@ -233,18 +251,18 @@ class Carrier:
             self._splice(flow, relay)
         except OSError as error:
             _log.debug("a flow's upstream socket cannot follow its server's into the map: %s", error)
-            self._own.discard(upstream)
-            reset(upstream)
-            flow.observer.closed("half_spliced")
+            self._refuse(flow, upstream, "half_spliced")
             return False
         self._flows.add(flow)
         await relay.start()
-        # The policy may have changed while the server was being connected to.
-        if not flow.policy_changed(self._policy()):
-            relay.give_up("policy_withdrawn")
         if self._draining:
             relay.core.drain()
         return True
+
+    def _refuse(self, flow: Flow, upstream: socket.socket, reason: str) -> None:
+        self._upstreams.discard(upstream)
+        reset(upstream)
+        flow.observer.closed(reason)
 
     def _splice(self, flow: Flow, relay: Relay) -> None:
         """Splice what can be of a flow's two connections.
@@ -266,7 +284,8 @@ class Carrier:
 
     def _ended(self, flow: Flow) -> None:
         relay = flow.relay
-        self._own -= {relay.downstream_socket, relay.upstream_socket}
+        self._accepted.discard(relay.downstream_socket)
+        self._upstreams.discard(relay.upstream_socket)
         self._ended_bytes[0] += relay.downstream_in + relay.upstream_out
         self._ended_bytes[1] += relay.upstream_in + relay.downstream_out
         for slot in flow.slots:
