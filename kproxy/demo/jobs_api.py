@@ -50,6 +50,7 @@ class JobsServer(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Bind for both families, without the base class's look-up of a name, which may ask a DNS server."""
         self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = "jobs-api", self.server_address[1]
@@ -63,7 +64,9 @@ class JobsHandler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
-        """Answer a read."""
+        """Answer a read. A body means nothing here; left unread it would be taken for the next request."""
+        if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
+            self.close_connection = True
         self._send(read(self.path))
 
     def do_POST(self) -> None:

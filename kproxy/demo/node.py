@@ -64,6 +64,7 @@ def write_node(
     rules: Iterable[Path],
     endpoints: Iterable[Mapping[str, Any]],
     admin_port: int,
+    /,
     **settings: Any,
 ) -> NodeFiles:
     """Write `config.json` and `endpoints.json` into the folder; `settings` are further keys of the former."""

@@ -100,6 +100,15 @@ def test_a_body_of_no_good_length_ends_the_connection(
         response.read()
 
 
+def test_a_body_on_a_read_ends_the_connection(api: HTTPConnection) -> None:
+    """It is not read, so it must not be taken for a request either."""
+    api.request("GET", "/jobs/1", b"GET /applicants/1 HTTP/1.1\r\n\r\n")
+    with api.getresponse() as response:
+        assert response.status == 200
+        assert response.headers["Connection"] == "close"
+        assert b"applicants" not in response.read()
+
+
 @pytest.mark.parametrize(
     ("address", "text"),
     [
