@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
+from pods import own_network
 from rig import close_opened
 
-from kproxy.demo.network import Network, NetworkError, PodSpec
+from kproxy.demo.network import Network, PodSpec
 
 
 @pytest.fixture(scope="session")
@@ -18,14 +17,7 @@ def network() -> Iterator[Network]:
     pods = [
         PodSpec(name, labels={"app": name}, ports={"http": 80}) for name in ("client", "server", "stranger")
     ]
-    with ExitStack() as undo:
-        for number in itertools.count():
-            try:
-                made = undo.enter_context(Network(f"ke{number}", pods))
-                break
-            except NetworkError as error:
-                if "in use" not in str(error):
-                    raise
+    with own_network("ke", pods) as made:
         yield made
 
 

@@ -175,7 +175,7 @@ ports = st.one_of(
         {"port": st.sampled_from(("80", "81", "http", "HTTP", "admin", "none")), "protocol": st.just("TCP")}
     ),
     st.fixed_dictionaries(
-        {"port": st.just("79"), "endPort": st.sampled_from((79, 81)), "protocol": st.just("TCP")}
+        {"port": st.just("79"), "endPort": st.sampled_from((79, 81, 1000, 65535)), "protocol": st.just("TCP")}
     ),
 )
 l4_ports = st.one_of(
@@ -351,6 +351,16 @@ documents = st.lists(
     min_size=1,
     max_size=3,
 )
+
+
+def named(written: list[Any]) -> list[Any]:
+    """The same documents with names that differ, so that they can stand beside each other."""
+    return [
+        one if isinstance(one, list) else one | {"metadata": one["metadata"] | {"name": f"p{i}"}}
+        for i, one in enumerate(written)
+    ]
+
+
 worlds = st.sampled_from(("always", "policy")).map(
     lambda localhost: World(WORKLOADS, Node((ip_address(NODE_ADDRESS),), localhost))
 )

@@ -7,8 +7,9 @@ from ipaddress import ip_address
 from random import Random
 from typing import Any
 
+import generated
 import re2
-from generated import connection, documents, request, worlds
+from generated import connection, named, request, worlds
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from reference import Connection, World, decide
@@ -34,20 +35,17 @@ def answer(revision: policy.NodePolicy, connection: Connection, request: Request
 
 
 @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
-@given(documents, worlds, st.integers(0, 2**32))
+@given(generated.documents, worlds, st.integers(0, 2**32))
 def test_compiled_and_slow_matcher_agree(written: list[Any], world: World, seed: int) -> None:
     """Hundreds of policies, thirty requests each: one verdict, from L3 to L7."""
-    named = [
-        one if isinstance(one, list) else one | {"metadata": one["metadata"] | {"name": f"p{i}"}}
-        for i, one in enumerate(written)
-    ]
-    loaded = policy.load((f"f{i}.json", json.dumps(one)) for i, one in enumerate(named))
+    documents = named(written)
+    loaded = policy.load((f"f{i}.json", json.dumps(one)) for i, one in enumerate(documents))
     assert not loaded.errors
     revision = policy.compile(loaded.rules, world.workloads, world.node, 1)
     chance = Random(seed)
     for _ in range(30):
         asked, sent = connection(chance), request(chance)
-        expected = decide(named, world, asked, sent if asked.protocol == policy.TCP else None)
+        expected = decide(documents, world, asked, sent if asked.protocol == policy.TCP else None)
         assert (answer(revision, asked, sent), asked, sent) == (expected, asked, sent)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 from kernel_rig import Rig
+from pods import own_network
 
-from kproxy.demo.network import Network, NetworkError, PodSpec
+from kproxy.demo.network import Network, PodSpec
 from sockmap.hooks import Hooks
 
 PODS = ("client", "server", "other")
@@ -18,14 +17,7 @@ PODS = ("client", "server", "other")
 @pytest.fixture(scope="session")
 def network() -> Iterator[Network]:
     """Three pods on a bridge; the first name that no other run of these tests has."""
-    with ExitStack() as undo:
-        for number in itertools.count():
-            try:
-                made = undo.enter_context(Network(f"kt{number}", [PodSpec(name) for name in PODS]))
-                break
-            except NetworkError as error:
-                if "in use" not in str(error):
-                    raise
+    with own_network("kt", [PodSpec(name) for name in PODS]) as made:
         yield made
 
 
