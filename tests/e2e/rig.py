@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,6 +82,15 @@ class Node:
         text = self.files.access_log.read_text() if self.files.access_log.exists() else ""
         return [json.loads(line) for line in text.splitlines()]
 
+    def log_after(self, count: int) -> list[dict[str, Any]]:
+        """Every line of the access log once it has so many."""
+
+        def written() -> bool:
+            return self.files.access_log.read_bytes().count(b"\n") >= count
+
+        eventually(written, f"{count} lines in the access log")
+        return self.log()
+
     def logged(self, **fields: Any) -> dict[str, Any]:
         """Wait for a line that has these fields, and return it."""
         line: dict[str, Any] = eventually(
@@ -89,8 +100,12 @@ class Node:
         return line
 
     def metrics(self) -> list[Sample]:
-        """All samples now."""
-        return metrics(self.files.admin_port)
+        """All samples now. Fails with kproxy's own words where it has ended or is about to."""
+        try:
+            return metrics(self.files.admin_port)
+        except OSError as error:
+            self.process.stop()
+            raise AssertionError(f"kproxy does not answer: {self.process.output()}") from error
 
     def count(self, name: str, **labels: str) -> int:
         """The sum of a metric's samples that carry these labels."""
@@ -113,20 +128,13 @@ class Node:
         put(self.endpoints, json.dumps({"endpoints": list(entries)}))
 
     @contextmanager
-    def taking_over(self) -> Iterator[None]:
-        """Wait, after the block, until a revision is in force that was not before."""
-        before = self.revision()
-        yield
-        eventually(lambda: self.revision() > before, f"a revision after {before}: {self.process.output()}")
-
-    @contextmanager
     def reading(self) -> Iterator[None]:
         """Wait, after the block, until the files that it changed were read; a revision may have other causes."""
         before = self.count("kproxy_policy_reloads_total", result="success")
         yield
         eventually(
             lambda: self.count("kproxy_policy_reloads_total", result="success") > before,
-            f"the files are read again: {self.process.output()}",
+            "the files are read again",
         )
 
 
@@ -152,9 +160,19 @@ def running_node(
     file.write_text(document(policies))
     names = set(enforced)
     entries = [endpoint(pod, enforced=pod.name in names) for pod in pods]
-    files = write_node(folder, [rules], entries, free_port(), **settings)
+    with node_with(folder, [rules], entries, **settings) as node:
+        yield node
+
+
+@contextmanager
+def node_with(
+    folder: Path, rules: Iterable[Path], entries: Iterable[Mapping[str, Any]] = (), **settings: Any
+) -> Iterator[Node]:
+    """Run kproxy with these rule files and folders, endpoints and settings."""
+    files = write_node(folder, rules, entries, free_port(), **settings)
     with kproxy_run(files) as process:
-        yield Node(files, process, file)
+        yield Node(files, process, folder / "rules" / "policy.json")
+        close_opened()  # kproxy waits at its end for those who talk
 
 
 def free_port() -> int:
@@ -196,21 +214,40 @@ def accept(listener: socket.socket, timeout: float = 10) -> socket.socket:
     return sock
 
 
+def opened(
+    network: Network, listener: socket.socket, port: int, sends: bytes = b""
+) -> tuple[socket.socket, socket.socket]:
+    """A connection from the client to the server, both ends; the server has read what the client sends first."""
+    client = connect(network["client"], network["server"], port)
+    server = accept(listener)
+    if sends:
+        client.sendall(sends)
+        assert server.recv(len(sends) + 1) == sends
+    return client, server
+
+
+REQUEST = b"GET /jobs/1 HTTP/1.1\r\nHost: a\r\n\r\n"
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def asker(client: socket.socket, server: socket.socket) -> Callable[[], int]:
+    """A call that makes one request on a connection, whose server answers each; it returns the status."""
+
+    def answer() -> None:
+        with contextlib.suppress(OSError):
+            while server.recv(1000):
+                server.sendall(ANSWER)
+
+    threading.Thread(target=answer, daemon=True).start()
+
+    def ask() -> int:
+        client.sendall(REQUEST)
+        return int(client.recv(1000).split(b" ")[1])
+
+    return ask
+
+
 def close_opened() -> None:
     """Close what the test opened, in the order in which a client ends first."""
     while _opened:
         _opened.pop(0).close()
-
-
-__all__ = [
-    "Network",
-    "Node",
-    "accept",
-    "close_opened",
-    "connect",
-    "eventually",
-    "free_port",
-    "http_rule",
-    "listen",
-    "running_node",
-]

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rig import Node, accept, connect, eventually, http_rule, listen, running_node
+from rig import Node, eventually, http_rule, listen, opened, running_node
 
 from kproxy.demo.network import Network
 
 pytestmark = pytest.mark.bpf
 
 BODY = 200 * 1024 * 1024
+GET_BODY = b"GET /body HTTP/1.1\r\nHost: a\r\n\r\n"
 PIECE = bytes(range(256)) * 256
 PORT = 8090
 
@@ -38,10 +39,7 @@ def node(network: Network, tmp_path: Path) -> Iterator[Node]:
 def test_download_of_200_mb_arrives_as_it_was_sent(node: Node, network: Network) -> None:
     """The hash of a response body is the hash of what the server wrote."""
     with listen(network["server"], PORT) as listener:
-        client = connect(network["client"], network["server"], PORT)
-        server = accept(listener)
-        client.sendall(b"GET /body HTTP/1.1\r\nHost: a\r\n\r\n")
-        server.recv(1000)
+        client, server = opened(network, listener, PORT, GET_BODY)
         sent = hashlib.sha256()
         writer = threading.Thread(target=_write, args=(server, sent, b"HTTP/1.1 200 OK\r\n"))
         writer.start()
@@ -55,8 +53,7 @@ def test_download_of_200_mb_arrives_as_it_was_sent(node: Node, network: Network)
 def test_upload_of_200_mb_arrives_as_it_was_sent(node: Node, network: Network) -> None:
     """The hash of a request body is the hash of what the client wrote."""
     with listen(network["server"], PORT) as listener:
-        client = connect(network["client"], network["server"], PORT)
-        server = accept(listener)
+        client, server = opened(network, listener, PORT)
         sent = hashlib.sha256()
         head = b"PUT /body HTTP/1.1\r\nHost: a\r\n"
         writer = threading.Thread(target=_write, args=(client, sent, head))
@@ -72,8 +69,7 @@ def test_upload_of_200_mb_arrives_as_it_was_sent(node: Node, network: Network) -
 def test_server_that_never_reads_holds_the_client_back(node: Node, network: Network) -> None:
     """An upload to a server that does not read stops after a bounded number of bytes."""
     with listen(network["server"], PORT) as listener:
-        client = connect(network["client"], network["server"], PORT)
-        server = accept(listener)
+        client, server = opened(network, listener, PORT)
         client.sendall(b"PUT /body HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % BODY)
         held = _send_until_held(client, PIECE)
         assert 0 < held < MOST_HELD
@@ -83,10 +79,7 @@ def test_server_that_never_reads_holds_the_client_back(node: Node, network: Netw
 def test_client_that_never_reads_holds_the_server_back(node: Node, network: Network) -> None:
     """A download to a client that does not read stops after a bounded number of bytes."""
     with listen(network["server"], PORT) as listener:
-        client = connect(network["client"], network["server"], PORT)
-        server = accept(listener)
-        client.sendall(b"GET /body HTTP/1.1\r\nHost: a\r\n\r\n")
-        server.recv(1000)
+        _client, server = opened(network, listener, PORT, GET_BODY)
         server.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % BODY)
         held = _send_until_held(server, PIECE)
         assert 0 < held < MOST_HELD
@@ -95,10 +88,7 @@ def test_client_that_never_reads_holds_the_server_back(node: Node, network: Netw
 def test_small_writes_are_bounded_too(node: Node, network: Network) -> None:
     """One-byte sends to a reader that does not read cost the kernel far more than a byte: they are bounded."""
     with listen(network["server"], PORT) as listener:
-        client = connect(network["client"], network["server"], PORT)
-        server = accept(listener)
-        client.sendall(b"GET /body HTTP/1.1\r\nHost: a\r\n\r\n")
-        server.recv(1000)
+        _client, server = opened(network, listener, PORT, GET_BODY)
         server.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % BODY)
         before = _kernel_socket_memory()
         _send_until_held(server, b"x", most=400_000)
@@ -108,8 +98,7 @@ def test_small_writes_are_bounded_too(node: Node, network: Network) -> None:
 def test_client_that_pipelines_and_never_reads_is_held_back(node: Node, network: Network) -> None:
     """Requests without end, answers never read: both the client and kproxy's memory stop growing."""
     with listen(network["server"], PORT) as listener:
-        client = connect(network["client"], network["server"], PORT)
-        server = accept(listener)
+        client, server = opened(network, listener, PORT)
         answering = threading.Thread(target=_answer_all, args=(server,), daemon=True)
         answering.start()
         request = b"GET /body HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -123,10 +112,7 @@ def test_client_that_pipelines_and_never_reads_is_held_back(node: Node, network:
 def test_what_fell_to_tcp_is_spliced_again(node: Node, network: Network) -> None:
     """A connection that once outran its reader goes back to splicing when it has caught up."""
     with listen(network["server"], PORT) as listener:
-        client = connect(network["client"], network["server"], PORT)
-        server = accept(listener)
-        client.sendall(b"GET /body HTTP/1.1\r\nHost: a\r\n\r\n")
-        server.recv(1000)
+        client, server = opened(network, listener, PORT, GET_BODY)
         size = 8 * 1024 * 1024
         server.settimeout(10)
         writer = threading.Thread(
@@ -141,7 +127,7 @@ def test_what_fell_to_tcp_is_spliced_again(node: Node, network: Network) -> None
         def spliced_again() -> bool:
             before = node.count("kproxy_bytes_total", path="tcp")
             for _ in range(20):
-                client.sendall(b"GET /body HTTP/1.1\r\nHost: a\r\n\r\n")
+                client.sendall(GET_BODY)
                 server.recv(1000)
                 server.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
                 client.recv(1000)

@@ -15,15 +15,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rig import Node, accept, close_opened, connect, eventually, http_rule, listen, running_node
+from rig import (
+    ANSWER,
+    REQUEST,
+    Node,
+    asker,
+    close_opened,
+    connect,
+    eventually,
+    http_rule,
+    listen,
+    opened,
+    running_node,
+)
 
 from kproxy.demo.client import Call, curl
 from kproxy.demo.network import Network, Pod, PodSpec
 
 pytestmark = pytest.mark.bpf
-
-REQUEST = b"GET /jobs/1 HTTP/1.1\r\nHost: a\r\n\r\n"
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 def policies(path: str = "/jobs/[0-9]+", method: str = "GET") -> list[dict[str, object]]:
@@ -58,9 +67,8 @@ def test_policy_change_reaches_the_next_request_of_a_live_connection(
 ) -> None:
     """The same connection is allowed, then denied, then allowed again, as the file says."""
     with running_node(tmp_path, network, policies(), ["server"]) as node:
-        client = connect(network["client"], network["server"], 80)
-        server = accept(listener)
-        ask = _asker(client, server)
+        client, server = opened(network, listener, 80)
+        ask = asker(client, server)
         assert ask() == 200
         revision = node.count("kproxy_policy_revision")
         node.put_rules(policies("/other"))
@@ -77,8 +85,8 @@ def test_bad_file_keeps_the_last_good_policy(
 ) -> None:
     """A file with a mistake changes nothing but the gauge, the log and the status."""
     with running_node(tmp_path, network, policies(), ["server"]) as node:
-        client = connect(network["client"], network["server"], 80)
-        ask = _asker(client, accept(listener))
+        client, server = opened(network, listener, 80)
+        ask = asker(client, server)
         assert ask() == 200
         node.rules.write_text('[{"kind": "CiliumNetworkPolicy", "spec": {"ingres": []}}]')
         eventually(lambda: "ingres" in node.process.output(), "the mistake is told by name")
@@ -90,8 +98,8 @@ def test_withdrawn_l4_permission_ends_the_connection(
 ) -> None:
     """A connection whose peer is no longer named is reset."""
     with running_node(tmp_path, network, policies(), ["server"]) as node:
-        client = connect(network["client"], network["server"], 80)
-        ask = _asker(client, accept(listener))
+        client, server = opened(network, listener, 80)
+        ask = asker(client, server)
         assert ask() == 200
         node.put_rules([http_rule("server", "ingress", "stranger", 80, [{"path": "/jobs/.*"}])])
         with pytest.raises(ConnectionResetError):
@@ -100,8 +108,7 @@ def test_withdrawn_l4_permission_ends_the_connection(
 
 def test_connections_from_before_are_reset(network: Network, listener: socket.socket, tmp_path: Path) -> None:
     """A connection that no hook has seen does not go on unjudged."""
-    client = connect(network["client"], network["server"], 80)
-    server = accept(listener)
+    client, server = opened(network, listener, 80)
     with running_node(tmp_path, network, policies(), ["server"]), pytest.raises(ConnectionResetError):
         client.recv(100)
     server.close()
@@ -112,10 +119,7 @@ def test_direct_connection_that_is_no_longer_allowed_is_reset(
 ) -> None:
     """L4 policy lets a connection pass around the proxy; when it no longer does, the connection ends."""
     with running_node(tmp_path, network, [http_rule("server", "ingress", "client", 80)], ["server"]) as node:
-        client = connect(network["client"], network["server"], 80)
-        server = accept(listener)
-        client.sendall(b"not http")
-        assert server.recv(100) == b"not http"
+        client, _server = opened(network, listener, 80, b"not http")
         node.put_rules(policies())
         with pytest.raises(ConnectionResetError):
             client.recv(100)
@@ -127,10 +131,7 @@ def test_sigterm_lets_the_request_under_way_end(
     """The answer arrives whole after SIGTERM, then the connection ends in good order, and nothing is left."""
     with running_node(tmp_path, network, policies(), ["server"]) as node:
         held = programs_of(node.process.pid)
-        client = connect(network["client"], network["server"], 80)
-        server = accept(listener)
-        client.sendall(REQUEST)
-        assert server.recv(1000) == REQUEST
+        client, server = opened(network, listener, 80, REQUEST)
         os.kill(node.process.pid, signal.SIGTERM)
         eventually(lambda: not _ready(node), "it says that it is no longer ready")
         server.sendall(ANSWER)
@@ -148,10 +149,7 @@ def test_sigkill_is_a_reset_and_leaves_nothing(
     """Killed, kproxy does not make half a message look like a whole one."""
     with running_node(tmp_path, network, policies(), ["server"]) as node:
         held = programs_of(node.process.pid)
-        client = connect(network["client"], network["server"], 80)
-        server = accept(listener)
-        client.sendall(REQUEST)
-        server.recv(1000)
+        client, server = opened(network, listener, 80, REQUEST)
         server.sendall(b"HTTP/1.1 200 OK\r\n\r\nclose-delimited")
         assert client.recv(1000).endswith(b"close-delimited")
         os.kill(node.process.pid, signal.SIGKILL)
@@ -251,28 +249,6 @@ def _call_with_every_mark(client: socket.socket, server: tuple[str, int]) -> Non
     client.connect(server)
     client.sendall(b"POST /jobs HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
     assert client.recv(100).startswith(b"HTTP/1.1 403")
-
-
-def _asker(client: socket.socket, server: socket.socket):
-    server.settimeout(10)
-
-    def answer() -> None:
-        while True:
-            try:
-                if not server.recv(1000):
-                    return
-                server.sendall(ANSWER)
-            except OSError:
-                return
-
-    threading.Thread(target=answer, daemon=True).start()
-
-    def ask() -> int:
-        client.sendall(REQUEST)
-        data = client.recv(1000)
-        return int(data.split(b" ")[1])
-
-    return ask
 
 
 def _ready(node: Node) -> bool:
