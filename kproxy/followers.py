@@ -49,7 +49,7 @@ class Followers:
     async def _files(self) -> None:
         async for changed in self._changes.changes():
             _log.info("files changed", files=sorted(changed))
-            await self._rollout.read_again()
+            await self._rollout.read_again(self._changes.settled)
 
     async def _clock(self) -> None:
         while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from kproxy import reload
 from kproxy.carrier import Carrier
@@ -16,6 +16,7 @@ from kproxy.kernel_policy import more_of, tables_of
 from kproxy.logs import logger
 from kproxy.metrics import Metrics
 from kproxy.parties import EndpointName
+from kproxy.reload import Wanted
 from kproxy.revision import Coming, Revision
 from kproxy.stale import reset_stale
 from policy import NodePolicy
@@ -28,6 +29,10 @@ _log = logger(__name__)
 # After a change, connections around the proxy are looked at in this many ticks: one that waits in a listener's
 # queue is not told apart from one that waits for kproxy, so it is left for the next look.
 SWEEPS = 5
+
+# So often in a row, files that change while they are read are read once more. Each time takes as long as reading
+# and the debounce, so after a second or so what is there is taken as it is.
+MAX_UNSETTLED = 5
 
 # Warnings that one change writes to the log, each when it is new; `status` has more.
 MOST_WARNED = 20
@@ -47,22 +52,38 @@ class Rollout:
     ) -> None:
         self._config, self._revision, self._hooks = config, revision, hooks
         self._directory, self._carrier, self._metrics = directory, carrier, metrics
-        self._sweeps = 0
+        self._sweeps = self._unsettled = 0
         self._started = False
         self._turn = asyncio.Lock()  # one change at a time
 
-    async def read_again(self) -> None:
-        """Take over what the files now say, or keep the last good state whole."""
+    async def read_again(self, settled: Callable[[], Awaitable[bool]]) -> None:
+        """Take over what the files now say, or keep the last good state whole.
+
+        Files that changed while they were read are not taken over, nor are their mistakes told: half of them may
+        be of another save. `settled` says whether none did; who watches the files calls again where one did.
+        """
         async with self._turn:
+            found: Wanted | FileError
             try:
-                wanted = await asyncio.to_thread(reload.read, self._config)
-                await self._bring(await asyncio.to_thread(self._revision.next, wanted))
+                found = await asyncio.to_thread(reload.read, self._config)
             except FileError as error:
-                self._kept(error)
-                self._metrics.reload_failed(len(error.problems), time.time())
-                self._revision.keep(tuple(error.lines()))
-                return
-            self._read()
+                found = error
+            # A file that never rests must not keep all others from coming into force.
+            self._unsettled = 0 if await settled() else self._unsettled + 1
+            if self._unsettled % MAX_UNSETTLED == 0:
+                await self._take_over(found)
+
+    async def _take_over(self, found: Wanted | FileError) -> None:
+        try:
+            if isinstance(found, FileError):
+                raise found
+            await self._bring(await asyncio.to_thread(self._revision.next, found))
+        except FileError as error:
+            self._kept(error)
+            self._metrics.reload_failed(len(error.problems), time.time())
+            self._revision.keep(tuple(error.lines()))
+            return
+        self._read()
 
     async def start(self) -> None:
         """Put the first revision in force.

@@ -64,6 +64,10 @@ class Watch:
             # The thread that waits in the kernel sees this within a step, and does not hold up the exit.
             stop.set()
 
+    async def settled(self) -> bool:
+        """Whether nothing has changed since the last change that was reported."""
+        return self._known == await asyncio.to_thread(fingerprint, self._paths, self._deep)
+
     async def _until_moved(
         self, notify: RustNotify, places: Mapping[str, tuple[int, int]], stop: threading.Event
     ) -> AsyncIterator[frozenset[str]]:

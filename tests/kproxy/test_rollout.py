@@ -17,7 +17,7 @@ from kproxy.directory import Changes
 from kproxy.errors import FileError
 from kproxy.metrics import Metrics
 from kproxy.revision import MOST_WARNINGS, Revision
-from kproxy.rollout import Rollout
+from kproxy.rollout import MAX_UNSETTLED, Rollout
 from tests.kproxy.policies import allow
 
 
@@ -82,6 +82,11 @@ class Node:
         self.endpoints.write_text(json.dumps({"endpoints": entries}))
 
 
+async def settled() -> bool:
+    """No file changed while it was read."""
+    return True
+
+
 @pytest.fixture
 async def node(tmp_path: Path) -> Node:
     """A node that has started."""
@@ -96,12 +101,28 @@ async def test_what_does_not_fit_changes_nothing(node: Node) -> None:
     node.put_workloads("client", "server", "more")
     node.too_much = ("client", "server", "more")
     node.wanted.clear()
-    await node.rollout.read_again()
+    await node.rollout.read_again(settled)
     assert node.wanted == [], "endpoints change in the same step as the policy, or not at all"
     assert [one.name for one in node.revision.policy.rules] == ["hr/of-server-ingress"]
     assert not node.revision.reload.ok
     assert "does not fit" in node.revision.reload.errors[0]
     assert (node.metrics.reloads.failed, node.metrics.reloads.last_ok) == (1, False)
+
+
+async def test_files_that_change_while_they_are_read(node: Node) -> None:
+    """Neither what they said nor their mistakes count, but for one that never rests, in the end."""
+
+    async def restless() -> bool:
+        return False
+
+    before = node.revision.policy
+    node.rules.write_text("{")
+    for _ in range(MAX_UNSETTLED - 1):
+        await node.rollout.read_again(restless)
+    assert node.revision.reload.ok
+    node.put([allow("client", "egress", "server")])
+    await node.rollout.read_again(restless)
+    assert node.revision.policy is not before
 
 
 async def test_a_node_that_changes_while_its_kernel_is_full(node: Node) -> None:
@@ -124,7 +145,7 @@ async def test_a_first_revision_that_does_not_fit(tmp_path: Path) -> None:
 async def test_a_bad_file_stays_bad_when_the_node_changes(node: Node) -> None:
     """The node's addresses change while a rule file is wrong: what is in force is new, the file is not mended."""
     node.rules.write_text("{")
-    await node.rollout.read_again()
+    await node.rollout.read_again(settled)
     number = node.revision.policy.revision
     await node.rollout.compile_again()
     assert node.revision.policy.revision == number + 1 == node.metrics.reloads.revision
@@ -136,12 +157,12 @@ async def test_warnings_are_those_of_now(node: Node) -> None:
     """Of a hundred and more, `status` has the first; each is told once while it lasts."""
     lonely = [allow(f"nobody-{number}", "ingress", "client") for number in range(MOST_WARNINGS + 5)]
     node.put(lonely)
-    await node.rollout.read_again()
+    await node.rollout.read_again(settled)
     shown = node.revision.reload.warnings
     assert len(shown) == MOST_WARNINGS + 1
     assert shown[-1] == "and 5 more: kproxy check tells all"
     assert "selects no endpoint" in shown[0]
     assert node.revision.take_over(node.revision.first()) == ()
     node.put(lonely[1:])
-    await node.rollout.read_again()
+    await node.rollout.read_again(settled)
     assert len(node.revision.warnings) == MOST_WARNINGS + 4

@@ -175,6 +175,14 @@ async def test_link_into_another_folder(tree: Path) -> None:
         await seen.of(link)
 
 
+async def test_settled(tree: Path) -> None:
+    """Whoever has read the files may ask whether they are still those that were reported."""
+    made = Watch([str(tree / "endpoints.json"), str(tree / "rules")])
+    assert await made.settled()
+    (tree / "rules/a.json").write_text("changed meanwhile")
+    assert not await made.settled()
+
+
 async def test_other_files_do_not_matter(tree: Path) -> None:
     """A log that grows beside the files, and an editor's hidden files, bring no change."""
     async with watching(tree / "endpoints.json", tree / "rules") as seen:
