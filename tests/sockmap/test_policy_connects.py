@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 import generated
@@ -91,11 +90,11 @@ class World:
 
     def put(self, made: NodePolicy) -> None:
         """Put a policy in force in the kernel."""
-        enforced = [
-            SimpleNamespace(number=self.rig.endpoints[name].number, name=EndpointName(one.namespace, name))
+        names = {
+            self.rig.endpoints[name].number: EndpointName(one.namespace, name)
             for name, one in self.local.items()
-        ]
-        self.rig.hooks.policy.apply(tables_of(made, enforced))
+        }
+        self.rig.hooks.policy.apply(tables_of(made, names))
 
     def _route(self) -> None:
         outside = self.network[OUTSIDE]
