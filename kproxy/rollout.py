@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from kproxy import reload
+from kproxy import beside, reload
 from kproxy.carrier import Carrier
 from kproxy.config import Config
 from kproxy.directory import Changes, Directory
@@ -63,15 +63,18 @@ class Rollout:
         be of another save. `settled` says whether none did; who watches the files calls again where one did.
         """
         async with self._turn:
-            found: Wanted | FileError
-            try:
-                found = await asyncio.to_thread(reload.read, self._config)
-            except FileError as error:
-                found = error
-            # A file that never rests must not keep all others from coming into force.
-            self._unsettled = 0 if await settled() else self._unsettled + 1
-            if self._unsettled % MAX_UNSETTLED == 0:
-                await self._take_over(found)
+            with beside.traffic():
+                found = await asyncio.to_thread(self._found)
+                # A file that never rests must not keep all others from coming into force.
+                self._unsettled = 0 if await settled() else self._unsettled + 1
+                if self._unsettled % MAX_UNSETTLED == 0:
+                    await self._take_over(found)
+
+    def _found(self) -> Wanted | FileError:
+        try:
+            return reload.read(self._config)
+        except FileError as error:
+            return error
 
     async def _take_over(self, found: Wanted | FileError) -> None:
         try:
@@ -93,17 +96,19 @@ class Rollout:
             SockmapError: an endpoint cannot be put under policy; later, that concerns this endpoint alone.
         """
         async with self._turn:
-            await self._bring(self._revision.first())
+            with beside.traffic():
+                await self._bring(self._revision.first())
             self._read()
             self._started = True
 
     async def compile_again(self) -> None:
         """The node itself has changed: what the files said means something else now."""
         async with self._turn:
-            try:
-                await self._bring(await asyncio.to_thread(self._revision.next, self._revision.wanted))
-            except FileError as error:
-                self._kept(error)
+            with beside.traffic():
+                try:
+                    await self._bring(await asyncio.to_thread(self._revision.next, self._revision.wanted))
+                except FileError as error:
+                    self._kept(error)
 
     async def look_at_endpoints(self) -> None:
         """Let go of endpoints whose namespaces went, and put those that came under the policy in force."""
@@ -143,8 +148,14 @@ class Rollout:
         """
         numbers = self._directory.numbers(coming.wanted.endpoints)
         prepared = await asyncio.to_thread(self._prepare, coming.policy, numbers)
+        former: list[object] = [self._revision.wanted, self._revision.policy]
         before = self._change(coming, prepared)
-        await asyncio.to_thread(self._hooks.policy.discard, before)
+        await asyncio.to_thread(self._let_go, before, former)
+
+    def _let_go(self, before: Prepared, former: list[object]) -> None:
+        """Remove the revision before from the maps, and from memory, which takes as many milliseconds."""
+        self._hooks.policy.discard(before)
+        former.clear()
 
     def _prepare(self, policy: NodePolicy, numbers: Mapping[int, EndpointName]) -> Prepared:
         try:
