@@ -1,7 +1,7 @@
 """Long work on a thread beside traffic: what Python does by default would have requests wait for it.
 
 The collector of cyclic garbage looks at every object while all threads wait: 0.1 s and more for a policy of ten
-thousand workloads, and compiling one sets it off several times. A revision holds no cycles, so it goes by reference
+thousand workloads, and compiling one sets it off several times. A revision has no cycles, so it goes by reference
 count when it is replaced; it need not be looked at, neither while it is made nor while it is in force.
 
 A thread that computes is asked to let others go on after 5 ms only, and a request needs several turns of the loop.
