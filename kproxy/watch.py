@@ -13,11 +13,18 @@ import contextlib
 import os
 import threading
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from watchfiles import Change
-from watchfiles._rust_notify import RustNotify  # documented; awatch would miss what changes between two calls
+
+# documented; awatch would miss what changes between two calls
+from watchfiles._rust_notify import RustNotify, WatchfilesRustInternalError
 
 from kproxy.errors import FileError, Problem
+from kproxy.logs import logger
+
+_log = logger(__name__)
 
 DEBOUNCE_MS = 200
 """Changes that come within this are one: a checkout or an editor touches a file several times."""
@@ -27,6 +34,9 @@ STEP_MS = 50
 
 LOOK_MS = 10_000
 """How often the files are looked at without any notification."""
+
+POLL_S = 1.0
+"""How often they are looked at where the kernel does not tell."""
 
 Fingerprint = Mapping[str, tuple[int, ...]]
 """For each file: device, inode, size, and times of change in nanoseconds."""
@@ -54,11 +64,11 @@ class Watch:
             while True:
                 places = await asyncio.to_thread(folders, self._paths, self._deep)
                 try:
-                    notify = RustNotify(list(places), False, False, LOOK_MS, False, True)
+                    notify = _notifier(list(places))
                 except FileNotFoundError:
                     continue  # A folder went between the two lines; look again.
-                with notify:
-                    async for changed in self._until_moved(notify, places, stop):
+                with notify as told:
+                    async for changed in self._until_moved(told, places, stop):
                         yield changed
         finally:
             # The thread that waits in the kernel sees this within a step, and does not hold up the exit.
@@ -69,7 +79,7 @@ class Watch:
         return self._known == await asyncio.to_thread(fingerprint, self._paths, self._deep)
 
     async def _until_moved(
-        self, notify: RustNotify, places: Mapping[str, tuple[int, int]], stop: threading.Event
+        self, notify: _Notifier, places: Mapping[str, tuple[int, int]], stop: threading.Event
     ) -> AsyncIterator[frozenset[str]]:
         """Yield changes until other folders have to be watched."""
         while True:
@@ -94,6 +104,35 @@ class Watch:
             return True
         names = {os.path.realpath(name) for name in (*self._known, *self._paths)}
         return any(kind != Change.modified or os.path.realpath(name) in names for kind, name in found)
+
+
+class _Notifier(Protocol):
+    """What waits until it is worth a look."""
+
+    def watch(self, debounce_ms: int, step_ms: int, timeout_ms: int, stop: threading.Event, /) -> Any:
+        """Return the changes that the kernel told of, or a word where it is time to look anyway."""
+
+
+def _notifier(places: list[str]) -> AbstractContextManager[_Notifier]:
+    """Have the kernel tell of changes; where it has no room for one more who listens, look again and again.
+
+    Raises FileNotFoundError where a folder is gone.
+    """
+    try:
+        return RustNotify(places, False, False, 0, False, True)
+    except (WatchfilesRustInternalError, PermissionError) as error:
+        mend = "raise fs.inotify.max_user_instances and fs.inotify.max_user_watches (sysctl)"
+        _log.warning("files are looked at every second", reason=str(error), mend=mend)
+        return contextlib.nullcontext(_Clock())
+
+
+class _Clock:
+    """In the place of notifications: it is worth a look every second."""
+
+    def watch(self, _debounce_ms: int, _step_ms: int, _timeout_ms: int, stop: threading.Event, /) -> str:
+        """Wait for the next look."""
+        stop.wait(POLL_S)
+        return "timeout"
 
 
 def fingerprint(paths: Iterable[str], deep: Collection[str] = ()) -> Fingerprint:

@@ -66,13 +66,59 @@ static inline u32 announced_as(struct bpf_sk_lookup *ctx, const struct address *
     return a ? a->kind : 0;
 }
 
+/* What both ends' policies say of one packet, by one revision. `caller`: -1 where it is no endpoint of this node. */
+struct both_ends {
+    struct verdict here, there;
+    s64 caller;
+    u32 generation;
+};
+
+/*
+ * The caller's connect hook was asked before the packet left, and a revision may have come into force since. If each
+ * end's policy were asked by another revision, a call could pass that neither of them allows: so who calls from an
+ * endpoint of this node is asked again, by the revision that answers for this end.
+ */
+static inline struct both_ends judge_both(struct bpf_sk_lookup *ctx, u32 endpoint, const struct address *remote,
+                                          const struct address *local, bool from_host, u8 protocol) {
+    struct both_ends both = {.here = {.action = DENY}, .caller = -1};
+    u32 *owner = own_addresses.lookup(remote);
+    if (owner && *owner != endpoint)
+        both.caller = *owner;
+    u32 generation = generation_in_force();
+    for (int i = 0; i < REVISIONS_WAITED_FOR; i++) {
+        both.here = ask(generation, endpoint, INGRESS, remote, from_host, protocol, ctx->local_port);
+        if (both.caller >= 0)
+            both.there = ask(generation, both.caller, EGRESS, local, false, protocol, ctx->local_port);
+        u32 now = generation_in_force();
+        if (now == generation) {
+            both.generation = generation;
+            if (!both.here.by_policy)
+                count(COUNT_NO_POLICY);
+            return both;
+        }
+        generation = now;
+    }
+    both.here = (struct verdict){.action = DENY};
+    return both; /* Safe: no revision stood still long enough to be asked. */
+}
+
+static inline int deny_caller(struct bpf_sk_lookup *ctx, const struct both_ends *both, const struct address *local) {
+    count_verdict(both->caller, EGRESS, DENY);
+    tell_denied(both->caller, EGRESS, both->there.identity, ctx->protocol, ctx->local_port, local);
+    return SK_DROP; /* Safe: the caller's policy does not let it call here by itself. */
+}
+
 static inline int judge_connection(struct bpf_sk_lookup *ctx, u32 endpoint, const struct address *remote,
                                    const struct address *local) {
     u32 kind = announced_as(ctx, remote, local);
     /* Safe: this very flow has been judged for this endpoint too, and the entry dies with its socket. */
     if (kind == ANNOUNCED_UPSTREAM)
         return SK_PASS;
-    struct verdict v = judge(endpoint, INGRESS, remote, kind == ANNOUNCED_HOST, PROTOCOL_TCP, ctx->local_port);
+    bool from_host = kind == ANNOUNCED_HOST;
+    struct both_ends both = judge_both(ctx, endpoint, remote, local, from_host, PROTOCOL_TCP);
+    struct verdict v = both.here;
+    if (both.caller >= 0 && !from_host && both.there.action == DENY)
+        return deny_caller(ctx, &both, local);
     if (v.action == REDIRECT)
         return to_proxy(ctx, endpoint);
     if (v.action == DENY)
@@ -81,6 +127,13 @@ static inline int judge_connection(struct bpf_sk_lookup *ctx, u32 endpoint, cons
     if (v.action == AUDIT)
         tell_audited(endpoint, INGRESS, v.identity, PROTOCOL_TCP, ctx->local_port, remote);
     return SK_PASS; /* Safe: L3/L4 policy, as far as it is in force, allows it and asks for no more. */
+}
+
+/* Whether the caller answers what came to it from here. */
+static inline bool is_callers_answer(const struct both_ends *both, const struct address *local, u16 port,
+                                     u16 remote_port) {
+    struct datagram_flow flow = datagram_flow(both->caller, local, port, remote_port);
+    return is_answer(&flow, EGRESS);
 }
 
 static inline int judge_datagram(struct bpf_sk_lookup *ctx, u32 endpoint, const struct address *remote,
@@ -92,15 +145,18 @@ static inline int judge_datagram(struct bpf_sk_lookup *ctx, u32 endpoint, const 
             return SK_PASS; /* Safe: this pod has sent to that port of its own. */
     }
     struct datagram_flow flow = datagram_flow(endpoint, remote, remote_port, port);
-    struct verdict v = judge(endpoint, INGRESS, remote, false, PROTOCOL_UDP, port);
+    struct both_ends both = judge_both(ctx, endpoint, remote, local, false, PROTOCOL_UDP);
+    struct verdict v = both.here;
     if (v.action != PASS && is_answer(&flow, INGRESS))
         return SK_PASS; /* Safe: the answer to a datagram that egress policy let out. */
+    if (both.caller >= 0 && !passes(both.there.action) && !is_callers_answer(&both, local, port, remote_port))
+        return deny_caller(ctx, &both, local);
     if (!passes(v.action))
         return deny(ctx, endpoint, v.identity, remote);
     count_verdict(endpoint, INGRESS, v.action);
     if (v.action == AUDIT)
         audit_datagram(&flow, INGRESS, v.identity, port);
-    else if (judge(endpoint, EGRESS, remote, false, PROTOCOL_UDP, remote_port).action != PASS)
+    else if (ask(both.generation, endpoint, EGRESS, remote, false, PROTOCOL_UDP, remote_port).action != PASS)
         remember_datagram(&flow, INGRESS, 0); /* else its answers need no leave */
     return SK_PASS; /* Safe: L3/L4 policy, as far as it is in force, allows it. */
 }

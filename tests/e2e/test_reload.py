@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -131,6 +132,45 @@ def test_a_port_that_opens_and_shuts(network: Network, server: Pod, tmp_path: Pa
 def port_of(line: dict[str, Any]) -> int:
     """The server's port: in the peer's address of whoever called."""
     return int(line["peer_address"].rpartition(":")[2])
+
+
+def at_one_end(turn: int) -> list[dict[str, Any]]:
+    """The client may call and the server refuses, and the other way round in the next revision."""
+    peers = ("server", "stranger"), ("client", "stranger")
+    policies = [
+        http_rule("client", "egress", peers[0][turn % 2], PORT, None, "out"),
+        http_rule("server", "ingress", peers[1][1 - turn % 2], PORT, None, "in"),
+    ]
+    for policy in policies:
+        for direction in ("egress", "ingress"):
+            for rule in policy["spec"].get(direction, ()):
+                rule["toPorts"][0]["ports"][0]["protocol"] = "ANY"
+    return policies
+
+
+def test_two_ends_never_answer_by_two_revisions(network: Network, server: Pod, tmp_path: Path) -> None:
+    """A call that one revision lets out and the next would let in is one that neither allows."""
+    client = network["client"]
+    calls = {
+        "TCP": (client, tcp(server.v4, PORT)),
+        "more TCP": (client, tcp(server.v6, PORT)),
+        "UDP": (client, udp(server.v4, PORT)),
+    }
+    with server.inside():
+        listener = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    with listener, running_node(tmp_path, network, at_one_end(0), ["client", "server"]) as node:
+        listener.bind(("::", PORT))
+        listener.setblocking(False)
+        with hammering(calls) as told:
+            for turn in range(1, SWAPS + 1):
+                with node.reading():
+                    node.put_rules(at_one_end(turn))
+        with pytest.raises(BlockingIOError):
+            listener.recv(100)
+    assert told["UDP"]["sent"] > SWAPS, "in every other revision they leave, and do not arrive"
+    for name in ("TCP", "more TCP"):
+        assert told[name].keys() <= {"EPERM", "ECONNREFUSED", "ECONNRESET", "ECONNABORTED"}, told[name]
+        assert min(told[name]["EPERM"], told[name]["ECONNREFUSED"]) > SWAPS
 
 
 # ---- what no revision allows ------------------------------------------------------------------------------------

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from kproxy import watch
 from kproxy.errors import FileError
@@ -106,6 +108,24 @@ async def test_one_change(tree: Path, name: str, act: Act) -> None:
         await settled()
         act(tree)
         await seen.of(tree / name)
+
+
+async def test_without_notifications(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that has no room for one more who listens: files are looked at instead.
+
+    The refusal is made here, as the limit is the whole machine's.
+    """
+
+    def refusing(*_arguments: Any) -> NoReturn:
+        raise WatchfilesRustInternalError("Too many open files (os error 24)")
+
+    monkeypatch.setattr(watch, "RustNotify", refusing)
+    monkeypatch.setattr(watch, "POLL_S", 0.05)
+    async with watching(tree / "endpoints.json", tree / "rules") as seen:
+        await settled()
+        for number in range(2):
+            replace(tree / "endpoints.json", "x" * number)
+            await seen.of(tree / "endpoints.json")
 
 
 async def settled() -> None:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.bpf
 
 # In `ask`, after the default was read and before the address and the entry are.
 PLACE = "    v.by_policy = true;\n"
-WAIT = "    for (int wait = 0; wait < 2000; wait++)\n        bpf_ktime_get_ns();\n"
+WAIT = "    for (int wait = 0; wait < 500; wait++)\n        bpf_ktime_get_ns();\n"
 
 
 @pytest.fixture(scope="module")
