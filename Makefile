@@ -25,6 +25,7 @@ help:
 	@echo "make test   every test, real kernel included (root)"
 	@echo "make lint   ruff, mypy, layering"
 	@echo "make bench  kproxy against Envoy and no proxy; writes benchmarks/results (root)"
+	@echo "make bench-policy  what judging and compiling costs with many rules; no root, no network"
 	@echo "make lock   renew the lock files from pyproject.toml and requirements*.in"
 
 .venv/bin/python:
@@ -49,7 +50,7 @@ setup-test: setup
 setup-bench: setup .venv/.bench-installed
 	$(call apt,$(APT_BENCH))
 
-.PHONY: demo test lint bench lock
+.PHONY: demo test lint bench bench-policy lock
 demo: setup
 	@.venv/bin/kproxy demo
 
@@ -64,6 +65,9 @@ lint: setup
 
 bench: setup-bench
 	$(PY) -m benchmarks $(ARGS)
+
+bench-policy: setup
+	$(PY) -m benchmarks.policy_engine
 
 # pip-tools lives in an environment of its own, as its pins are nobody's business here.
 lock: | .venv/bin/python
