@@ -12,11 +12,10 @@ from policy.errors import Problem
 from policy.model import HttpRule
 
 
-def lint_requests(rules: Sequence[HttpRule]) -> Iterator[Problem]:
-    """Warnings about one list of requests."""
+def lint_patterns(rules: Sequence[HttpRule]) -> Iterator[Problem]:
+    """Warnings about patterns, one by one."""
     for rule in rules:
         yield from _patterns(rule)
-    yield from _shadowed_requests(rules)
 
 
 # `/jobs?page=2`: a name and a value after what was meant to begin a query.
@@ -70,20 +69,24 @@ Conditions = tuple[Any, Any, Any, frozenset[Any]]
 _MOST_TESTS = 6
 
 
-def _shadowed_requests(rules: Sequence[HttpRule]) -> Iterator[Problem]:
-    """Rules of one list that match nothing that another of them does not, found by look-up: lists are long."""
-    plain = [(at, rule) for at, rule in enumerate(rules) if not rule.header_matches]
-    first: dict[Conditions, int] = {}
-    for at, rule in plain:
-        first.setdefault(_conditions(rule), at)
-    beginnings = _Beginnings([rule for _, rule in plain])
-    for at, rule in plain:
+def lint_shadowed(rules: Sequence[HttpRule], above: Sequence[HttpRule] = ()) -> Iterator[Problem]:
+    """Rules that match nothing which another of them, or one of those `above`, does not; of two equal ones the
+    later. They are found by look-up, as lists are long.
+    """
+    every = [rule for rule in (*above, *rules) if not rule.header_matches]
+    first: dict[Conditions, HttpRule] = {}
+    for rule in every:
+        first.setdefault(_conditions(rule), rule)
+    beginnings = _Beginnings(every)
+    for rule in rules:
+        if rule.header_matches:
+            continue
         paths = {None, *beginnings.above(rule)}
-        wider = (first.get(wide, at) for wide in _wider(_conditions(rule), paths))
-        other = next((found for found in wider if found != at), None)
+        found = (first.get(one) for one in _wider(_conditions(rule), paths))
+        other = next((one for one in found if one is not None and one is not rule), None)
         if other is not None:
             yield rule.place.problem(
-                f"decides nothing: {rules[other].name} matches all that it does", "remove one of the two"
+                f"decides nothing: {other.name} matches all that it does", "remove one of the two"
             )
 
 

@@ -7,11 +7,12 @@ look-up and one AND over a few hundred bytes, whatever the number of workloads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
 from ipaddress import IPv4Network, IPv6Network
+from itertools import combinations
 
 from policy import labels
 from policy.labels import Label
@@ -100,6 +101,58 @@ def exists(key: str, source: str = labels.ANY) -> Requirement:
 
 
 EVERYTHING = Selector()
+
+
+# A selector has few requirements; each more doubles the number of those that are wider.
+_MOST_REQUIREMENTS = 6
+
+
+def wider(one: Selector) -> Iterator[Selector]:
+    """The selector itself, and those that ask for less of the same: they hold all that it does."""
+    yield one
+    asked = one.requirements
+    sizes = range(len(asked)) if len(asked) <= _MOST_REQUIREMENTS else (0,)
+    yield from (Selector(some) for size in sizes for some in combinations(asked, size))
+
+
+def wider_block(one: CidrBlock, lengths: Iterable[int]) -> Iterator[CidrBlock]:
+    """The block itself, and the whole networks around it that have one of these prefix lengths."""
+    yield one
+    own = one.network.prefixlen
+    yield from (CidrBlock(one.network.supernet(new_prefix=length)) for length in lengths if length <= own)
+
+
+def contains(wide: PeerSelector, narrow: PeerSelector) -> bool:
+    """Whether one selector certainly holds all that the other does, whoever is there."""
+    if isinstance(wide, Selector):
+        if isinstance(narrow, CidrBlock):
+            return not wide.requirements
+        return all(any(_implied(one, by) for by in narrow.requirements) for one in wide.requirements)
+    if isinstance(narrow, Selector) or wide.network.version != narrow.network.version:
+        return False
+    return _within(narrow.network, wide.network) and all(
+        not one.overlaps(narrow.network) or any(_within(one, other) for other in narrow.excepts)
+        for one in wide.excepts
+    )
+
+
+def _within(narrow: Network, wide: Network) -> bool:
+    return narrow.prefixlen >= wide.prefixlen and narrow.overlaps(wide)
+
+
+def _implied(one: Requirement, by: Requirement) -> bool:
+    """Whether a requirement holds wherever another one does."""
+    if one == by:
+        return True
+    if one.key != by.key or one.source not in (by.source, labels.ANY):
+        return False
+    match one.operator, by.operator:
+        case Operator.EXISTS, Operator.IN | Operator.EXISTS:
+            return True
+        case Operator.IN, Operator.IN:
+            return set(by.values) <= set(one.values)
+        case _:
+            return False
 
 
 def digest(one: PeerSelector) -> bytes:

@@ -11,6 +11,8 @@ import policy
 
 PORT_80 = [{"ports": [{"port": "80", "protocol": "TCP"}]}]
 TWEETS = {"fromEndpoints": [{"matchLabels": {"app": "turtletweets"}}]}
+EXCEPT = {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}
+FRONT_OF_A = {"matchLabels": {"app": "a", "tier": "x"}}
 HTTP = "/0/ingress/0/toPorts/0/rules/http"
 
 WARNED = [
@@ -70,6 +72,50 @@ WARNED = [
         "",
     ),
     (rule(ingress=[{"toPorts": []}]), "/0/ingress/0/toPorts", "every port", "leave it out"),
+    (
+        [http_rule({"path": "/a"}, **TWEETS), rule(endpointSelector={}, ingress=[{"fromEndpoints": [{}]}])],
+        "/0/ingress/0/toPorts/0",
+        "requests are not judged here: */f0[1]#ingress[0]",
+        "",
+    ),
+    (
+        [http_rule({"path": "/a"}), rule(ingress=[TWEETS])],
+        "/0/ingress/0/toPorts/0",
+        "requests of some peers or ports are not judged here",
+        "",
+    ),
+    ([http_rule({"path": "/a"}), http_rule({"path": "/.*"})], HTTP + "/0", "[1]#ingress[0]", "matches all"),
+    (
+        [http_rule({"path": "/a"}), http_rule({"path": "/a"})],
+        "/1" + HTTP[2:] + "/0",
+        "*/f0[0]",
+        "matches all",
+    ),
+    ([http_rule({}), http_rule({"path": "/a"}, **TWEETS)], "/1" + HTTP[2:] + "/0", "*/f0[0]", "matches all"),
+    (
+        [http_rule({"path": "/a"}), http_rule({}) | {"endpointSelector": {}}],
+        HTTP + "/0",
+        "*/f0[1]#ingress[0].toPorts[0].http[0] matches all",
+        "",
+    ),
+    (
+        cnp({"endpointSelector": {}, "ingress": [{"fromEndpoints": [{}]}, TWEETS | {"toPorts": PORT_80}]}),
+        "/spec/ingress/1/toPorts/0",
+        "decides nothing: hr/jobs#ingress[0] allows all",
+        "",
+    ),
+    (
+        rule(ingress=[{"fromCIDR": ["10.0.0.0/8"]}, {"fromCIDRSet": [EXCEPT]}]),
+        "/0/ingress/1",
+        "ingress[0] allows all",
+        "",
+    ),
+    (
+        rule(ingress=[{"fromEndpoints": [{"matchLabels": {"app": "a"}}]}, {"fromEndpoints": [FRONT_OF_A]}]),
+        "/0/ingress/1",
+        "ingress[0] allows all",
+        "",
+    ),
 ]
 
 
@@ -98,8 +144,15 @@ def test_warned(document: Any, pointer: str, message: str, mend: str) -> None:
         rule(ingress=[TWEETS | {"toPorts": PORT_80}, TWEETS | {"toPorts": [{"ports": [{"port": "81"}]}]}]),
         [rule(ingress=[TWEETS], kproxy={"mode": "audit"}), rule(ingress=[TWEETS | {"toPorts": PORT_80}])],
         [http_rule({"path": "/a"}), rule(ingress=[TWEETS | {"toPorts": [{"ports": [{"port": "81"}]}]}])],
-        [http_rule({"path": "/a"}), rule(endpointSelector={}, ingress=[TWEETS])],
         [http_rule({"path": "/a"}), rule(ingressDeny=[TWEETS])],
+        [http_rule({"path": "/.*"}, **TWEETS), http_rule({"path": "/a"})],
+        [http_rule({}, kproxy={"mode": "audit"}), http_rule({"path": "/a"})],
+        rule(
+            ingress=[{"fromCIDR": ["10.1.0.0/16"]}, {"fromCIDRSet": [EXCEPT | {"except": ["10.2.0.0/16"]}]}]
+        ),
+        rule(
+            ingress=[{"fromCIDRSet": [EXCEPT | {"except": ["10.2.0.0/16"]}]}, {"fromCIDR": ["10.2.0.0/15"]}]
+        ),
     ],
 )
 def test_not_warned(document: Any) -> None:
