@@ -176,7 +176,8 @@ def _denied_whole(books: Sequence[_Book]) -> Iterator[Problem]:
             continue
         peers = (allowed.rule.peers or ())[:1]
         denials = chain.from_iterable(book.holding(peers, deny=True, judges=False) for book in books)
-        denial = next((one for one in denials if _contains(one, allowed)), None)
+        felt = (one for one in denials if one.mode in (Mode.ENFORCE, allowed.mode))
+        denial = next((one for one in felt if _contains(one, allowed)), None)
         if denial is not None:
             yield allowed.place.problem(f"allows nothing: {denial.name} denies all of it", _ONE_TOO_MANY)
 
