@@ -31,11 +31,15 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 NAMESPACE_LABEL = "io.kubernetes.pod.namespace"
 """The label under which Cilium's selectors see a workload's namespace."""
 
-RESERVED_LABELS = ("reserved:remote-node", "reserved:kube-apiserver")
-"""Labels of peers that are no workloads but hosts, as Cilium has them: they stand in no namespace."""
+API_SERVER, OUTSIDE = "reserved:kube-apiserver", "reserved:world"
+RESERVED_LABELS = ("reserved:remote-node", API_SERVER)
+"""Labels of peers that are no workloads but hosts, as Cilium has them: they stand in no namespace.  An API server
+that is not part of the cluster is `OUTSIDE` as well."""
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
-_LABEL_KEY = re.compile(r"[!-9;-~]{1,317}")
+# With its source in front where that is not Kubernetes; `any` is for selectors.
+_LABEL_KEY = re.compile(r"(?!any:)([a-z][a-z0-9-]{0,62}:)?[!-9;-~]{1,317}")
+_KUBERNETES = "k8s:"
 _LABEL_VALUE = re.compile(r"[ -~]{0,253}")
 # RFC 6335 section 5.1, in the lower case that Kubernetes asks for.
 _PORT_NAME = re.compile(r"(?=.{1,15}\Z)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
@@ -141,12 +145,17 @@ def _checks(file: EndpointsFile) -> Iterator[Mistake]:
 def _names(entry: EndpointEntry, pointer: str) -> Iterator[Mistake]:
     if not _NAME.fullmatch(entry.name):
         yield Mistake(f"{pointer}/name", "not a workload's name", _NAME_MEND)
-    if entry.namespace is not None and not _NAME.fullmatch(entry.namespace):
+    if not (entry.namespace is None or _NAME.fullmatch(entry.namespace) or _says_no_namespace(entry)):
         yield Mistake(f"{pointer}/namespace", "not a namespace", _NAME_MEND)
     for name in entry.ports:
         if not _PORT_NAME.fullmatch(name):
             mend = "use 1 to 15 lower-case letters, digits and single '-', with a letter (RFC 6335)"
             yield Mistake(f"{pointer}/ports/{token(name)}", f'"{name}" is not a port name', mend)
+
+
+def _says_no_namespace(entry: EndpointEntry) -> bool:
+    """Whether it is a host's, which stands in none."""
+    return entry.namespace == "" and any(key.startswith("reserved:") for key in entry.labels)
 
 
 def _labels(entry: EndpointEntry, pointer: str) -> Iterator[Mistake]:
@@ -155,20 +164,22 @@ def _labels(entry: EndpointEntry, pointer: str) -> Iterator[Mistake]:
         if key.startswith("reserved:"):
             yield from _reserved(entry, key, place)
         elif not _LABEL_KEY.fullmatch(key):
-            mend = "use printable ASCII without space and ':'; sources such as k8s: are not written here"
+            mend = "use printable ASCII without space; before a ':' stands a source, such as k8s or container"
             yield Mistake(place, "not a label key", mend)
+        elif key.startswith(_KUBERNETES) and key.removeprefix(_KUBERNETES) in entry.labels:
+            yield Mistake(place, "the same label as the one without a source", "remove one of the two")
         elif not _LABEL_VALUE.fullmatch(value):
             yield Mistake(place, "not a label value", "use printable ASCII, 253 characters at most")
-        elif key == NAMESPACE_LABEL and value != _namespace(entry):
+        elif key.removeprefix(_KUBERNETES) == NAMESPACE_LABEL and value != _namespace(entry):
             mend = f'remove it, or make "namespace" say {value!r}'
             yield Mistake(place, "another namespace than the endpoint's own", mend)
 
 
 def _reserved(entry: EndpointEntry, key: str, place: str) -> Iterator[Mistake]:
     """Yield what is wrong with a label that makes a peer a host."""
-    if key not in RESERVED_LABELS:
+    if key not in RESERVED_LABELS and not (key == OUTSIDE and API_SERVER in entry.labels):
         yield Mistake(place, f'"{key}" is not for endpoints', f"known: {', '.join(RESERVED_LABELS)}")
-    elif entry.namespace is not None:
+    elif entry.namespace:
         yield Mistake(place, "a host stands in no namespace", 'remove "namespace"')
     elif entry.netns is not None or entry.pid is not None:
         yield Mistake(place, "a host is not enforced here", "remove netns and pid")

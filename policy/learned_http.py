@@ -10,7 +10,7 @@ from itertools import islice
 from policy.generalise import cut, escape, generalise
 from policy.indexes import MAX_STEPS
 from policy.patterns import BadPattern, pattern
-from policy.records import Record
+from policy.records import Record, counted
 
 # So many words in one place may be names of things; that is for a person to say.
 MANY_WORDS = 10
@@ -75,7 +75,7 @@ def learn_requests(name: str, records: Sequence[Record], *, with_host: bool) -> 
         refused[(*key, path)] += record.refused
     found: dict[tuple[str, str], Requests] = {}
     hostless = len(records) - len(named)
-    notes = [f"{name}: {hostless} requests left out: they name no host"] if hostless else []
+    notes = [f"{name}: {counted(hostless, 'request')} left out: no host is named"] if hostless else []
     for (method, host), count in sorted(seen.items()):
         patterns = generalise(count)
         notes += _many_words(name, method, [one.paths[0] for one in patterns if len(one.paths) == 1])
@@ -88,8 +88,8 @@ def learn_requests(name: str, records: Sequence[Record], *, with_host: bool) -> 
     if left_out:
         total = sum(one.count for one in left_out)
         notes.append(
-            f"{name}: {total} requests of {len(left_out)} kinds left out, such as {left_out[0].example}: "
-            "more than one port can have rules for; write a pattern for them"
+            f"{name}: {counted(total, 'request')} of {counted(len(left_out), 'kind')} left out, such as "
+            f"{left_out[0].example}: more than one port can have rules for; write a pattern for them"
         )
     return LearnedHttp(tuple(sorted(kept, key=lambda one: (one.host, one.pattern))), tuple(notes))
 

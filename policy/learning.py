@@ -18,7 +18,7 @@ from policy import labels
 from policy.identities import Workload
 from policy.learned_http import EXAMPLES, Requests, learn_requests
 from policy.model import UDP
-from policy.records import Record, Records
+from policy.records import Record, Records, counted
 
 # Labels that name one replica or one rollout, not a service.
 _VOLATILE = {
@@ -49,7 +49,7 @@ class Evidence:
 
     def __str__(self) -> str:
         refused = f", {self.refused} of them answered with nothing there" if self.refused else ""
-        return f"{self.rule}: {self.requests} requests{refused}: {', '.join(self.examples)}"
+        return f"{self.rule}: {counted(self.requests, 'request')}{refused}: {', '.join(self.examples)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,9 @@ def learn(
     as scanners are answered.
     """
     world = _World(workloads)
-    world.notes += [f"{count} lines left out: {reason}" for reason, count in sorted(seen.left_out.items())]
+    world.notes += [
+        f"{counted(count, 'line')} left out: {reason}" for reason, count in sorted(seen.left_out.items())
+    ]
     chosen = _usable([one for one in seen.records if one.verdict in verdicts], world.notes)
     if leave_out_refused:
         chosen = _needed(chosen, world.notes)
@@ -105,7 +107,9 @@ def _usable(records: list[Record], notes: list[str]) -> list[Record]:
     """Without requests that no right rule could mean."""
     usable = [one for one in records if not one.http or _METHOD.fullmatch(one.method)]
     if len(usable) < len(records):
-        notes.append(f"{len(records) - len(usable)} requests left out: their method is not in upper case")
+        notes.append(
+            f"{counted(len(records) - len(usable), 'request')} left out: a method that is not in upper case"
+        )
     return usable
 
 
@@ -119,7 +123,7 @@ def _needed(records: list[Record], notes: list[str]) -> list[Record]:
     needed = [one for one in records if target(one) in answered]
     if len(needed) < len(records):
         notes.append(
-            f"{len(records) - len(needed)} requests left out: servers answered that nothing is there"
+            f"{counted(len(records) - len(needed), 'request')} left out: servers answered that nothing is there"
         )
     return needed
 
@@ -136,12 +140,14 @@ class _World:
         """The namespace and labels by which a policy selects an endpoint."""
         found = self._known.get(endpoint)
         if found is None:
-            self.notes.append(f"{requests} requests of {endpoint} left out: it is not a known endpoint")
+            self.notes.append(
+                f"{counted(requests, 'request')} of {endpoint} left out: it is not a known endpoint"
+            )
             return None
         wanted = stable_labels(found)
         if not wanted:
             self.notes.append(
-                f"{requests} requests of {endpoint} left out: it has no labels to select it by, "
+                f"{counted(requests, 'request')} of {endpoint} left out: it has no labels to select it by, "
                 f"and a policy without them is about all of {found.namespace}"
             )
             return None
@@ -233,7 +239,7 @@ class _Learner:
         for peer, own in _grouped(records, lambda record: record.peer):
             selected = self._world.peer(word, peer, self._namespace)
             if isinstance(selected, str):
-                self._world.notes.append(f"{len(own)} requests of {peer} left out: {selected}")
+                self._world.notes.append(f"{counted(len(own), 'request')} of {peer} left out: {selected}")
                 continue
             for record in own:
                 key = (json.dumps(selected, sort_keys=True), record.port, record.protocol)

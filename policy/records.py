@@ -133,3 +133,8 @@ def _port(line: Mapping[str, Any], direction: str) -> int | None:
     except (TypeError, ValueError):
         return None
     return port if 0 < port < 65536 else None
+
+
+def counted(number: int, word: str) -> str:
+    """`1 request`, `3 requests`."""
+    return f"{number} {word}{'' if number == 1 else 's'}"

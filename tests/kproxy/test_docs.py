@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from kproxy import endpoints
 from kproxy.accesslog import AccessLine
 from kproxy.config import Config
 from kproxy.endpoints import EndpointsFile
@@ -45,6 +47,14 @@ def row(key: str, field: dict[str, Any], required: bool) -> str:
 def test_tables_of_keys(kind: type[msgspec.Struct], name: str) -> None:
     """Every key stands in the documentation with its default and its meaning."""
     assert [one for one in rows(kind, name) if one not in DOCS.splitlines()] == []
+
+
+def test_endpoints_of_the_policy_page() -> None:
+    """The endpoints that docs/policy.md speaks of are a file that kproxy reads."""
+    page = (Path(__file__).parents[2] / "docs" / "policy.md").read_text()
+    written = re.search(r"```json endpoints\n(.*?)```", page, re.DOTALL)
+    assert written is not None
+    assert [one.key for one in endpoints.parse(written[1], "endpoints.json")][-1] == "node-2"
 
 
 def test_access_log_fields() -> None:

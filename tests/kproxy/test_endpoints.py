@@ -74,6 +74,26 @@ def test_node_is_a_peer_without_namespace() -> None:
     assert (node.key, node.namespace, node.local) == ("n2", "", False)
 
 
+def test_node_may_say_that_it_has_no_namespace() -> None:
+    """An empty namespace is a host's own."""
+    entry = {"name": "n2", "namespace": "", "labels": {"reserved:remote-node": ""}, "addresses": ["10.0.9.2"]}
+    assert [one.key for one in parse(entry)] == ["n2"]
+
+
+def test_api_server_outside_of_the_cluster() -> None:
+    """It is part of the world as well, and rules for either mean it."""
+    labels = {"reserved:kube-apiserver": "", "reserved:world": ""}
+    (server,) = parse({"name": "api", "labels": labels, "addresses": ["9.9.9.9"]})
+    assert (server.key, server.labels) == ("api", labels)
+
+
+def test_labels_may_name_their_source() -> None:
+    """What is not Kubernetes' own label says whose it is."""
+    labels = {"k8s:app": "x", "container:tier": "back"}
+    (one,) = parse({"name": "a", "labels": labels, "addresses": ["10.0.0.1"]})
+    assert one.labels == labels
+
+
 def test_splice_can_be_switched_off() -> None:
     """An endpoint whose workload cannot bear spliced sockets says so."""
     (one,) = parse({**JOBS, "splice": False})
@@ -86,7 +106,11 @@ def test_splice_can_be_switched_off() -> None:
         ({"name": "a/b"}, "name", "not a workload's name"),
         ({"name": ""}, "name", "not a workload's name"),
         ({"namespace": "h r"}, "namespace", "not a namespace"),
-        ({"labels": {"k8s:app": "x"}}, "labels/k8s:app", "not a label key"),
+        ({"labels": {"any:app": "x"}}, "labels/any:app", "not a label key"),
+        ({"labels": {"a:b:c": "x"}}, "labels/a:b:c", "not a label key"),
+        ({"labels": {"k8s:app": "x", "app": "y"}}, "labels/k8s:app", "the same label as the one without"),
+        ({"namespace": ""}, "namespace", "not a namespace"),
+        ({"labels": {"reserved:world": ""}}, "labels/reserved:world", "is not for endpoints"),
         ({"labels": {"a/b~c": "\n"}}, "labels/a~1b~0c", "not a label value"),
         ({"labels": {"app": 1}}, "labels/app", "expected `str`"),
         ({"labels": {"reserved:host": ""}}, "labels/reserved:host", "is not for endpoints"),

@@ -99,7 +99,7 @@ def test_what_is_not_there_may_be_left_out(node: Path, capsys: Output) -> None:
     told, rules = notes()
     assert ("only ever answered" in told, rules) == (True, 2)
     told, rules = notes("--leave-out-refused")
-    assert ("1 requests left out: servers answered that nothing is there" in told, rules) == (True, 1)
+    assert ("1 request left out: servers answered that nothing is there" in told, rules) == (True, 1)
 
 
 def test_from_a_pipe_with_endpoints_alone(node: Path) -> None:

@@ -28,11 +28,11 @@ def workloads() -> list[Workload]:
     return [
         Workload(
             one["name"],
-            one["namespace"],
+            one.get("namespace", ""),
             one["labels"],
             tuple(map(ip_address, one["addresses"])),
             one.get("ports", {}),
-            local=bool(one["namespace"]),
+            local="namespace" in one,
         )
         for one in json.loads(written[1])["endpoints"]
     ]

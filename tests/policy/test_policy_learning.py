@@ -193,13 +193,13 @@ def test_learned_rules_have_their_evidence() -> None:
 def test_what_is_left_out_is_told() -> None:
     """Lines that no rule can be made of are counted by reason."""
     assert learned().notes == (
-        "1 lines left out: a path that servers may read differently",
-        "1 lines left out: could not be read as a request",
-        "1 lines left out: neither TCP nor UDP",
-        "1 lines left out: no server port",
-        "1 lines left out: truncated in the log",
-        "1 requests of hr/gone left out: it is not a known endpoint",
-        "1 requests of hr/gone left out: it is not a known peer",
+        "1 line left out: a path that servers may read differently",
+        "1 line left out: could not be read as a request",
+        "1 line left out: neither TCP nor UDP",
+        "1 line left out: no server port",
+        "1 line left out: truncated in the log",
+        "1 request of hr/gone left out: it is not a known endpoint",
+        "1 request of hr/gone left out: it is not a known peer",
     )
 
 
@@ -335,7 +335,7 @@ def test_what_cannot_be_a_rule_is_left_out_and_told() -> None:
     ]
     found = policy.learn(policy.read_records(log), WORKLOADS)
     assert found.policies == ()
-    for part in ("not in upper case", "3 requests of 1 kinds left out", "they name no host"):
+    for part in ("not in upper case", "3 requests of 1 kind left out", "no host is named"):
         assert any(part in note for note in found.notes)
 
 
