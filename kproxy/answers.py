@@ -97,7 +97,7 @@ def explained(known: Knowledge, question: Question) -> Explained:
         reason=verdict.reason,
         description=teller.description if teller and teller.rule == verdict.rule else "",
         status=verdict.status,
-        judged=any(side.judged for side in found.sides if side.enforced),
+        judged=any(side.judged for side in found.deciding),
         node=known.node,
         revision=known.revision,
         asked=_asked(question, client, server, about),
@@ -122,7 +122,7 @@ def _verdict(known: Knowledge, found: policy.Explanation, about: Described | Non
     That is the order of the flow core: a connection that is denied carries nothing; what is not read is
     refused; what is read is judged; and a path that is allowed may still be ambiguous.
     """
-    judging = [side for side in found.sides if side.enforced and side.judged]
+    judging = [side for side in found.deciding if side.judged]
     word, teller = WORDS[found.verdict], found.decided_by
     if about is None or not judging or (word == "deny" and teller not in judging):
         return _Verdict(word, found.rule, found.reason)
@@ -200,17 +200,18 @@ def _side(side: policy.Side) -> SideAnswer:
 
 
 def _notes(known: Knowledge, found: policy.Explanation, about: Described | None) -> Iterator[str]:
-    enforced = [side for side in found.sides if side.enforced]
-    judged = any(side.judged for side in enforced)
+    judged = any(side.judged for side in found.deciding)
     if about and about.assumed_host and judged:
         yield f"no host was given: {about.assumed_host} is assumed, as a client would send it"
-    if about and enforced and not judged:
+    if about and found.deciding and not judged:
         told = "the connection is decided as a whole: no request on it is read"
         yield f"{told}, nor would this one be ({about.refusal.reason})" if about.refusal else told
     if about is None and judged and found.verdict != "deny":
         yield "requests on this connection are judged: describe one (method, path, host, headers)"
+    if any(not side.enforced for side in found.deciding):
+        yield "no endpoint is enforced on this node: this is what the rules say, wherever they are enforced"
     for side in found.sides:
-        if not side.enforced and side.candidates:
+        if side not in found.deciding and side.candidates:
             told = "is not enforced on this node: what its rules say decides nothing here"
             yield f"{side.direction} of {side.endpoint} {told}"
         elif side.endpoint in known.failures:

@@ -71,7 +71,8 @@ class Side:
 class Explanation:
     """The verdict of the policies enforced on this node: `allow`, `deny` or `audit`; and each side's own.
 
-    `decided_by` is the side whose verdict it is, None where no policy was asked.
+    `decided_by` is the side whose verdict it is, None where no policy was asked. `deciding` are all that were
+    asked: those that are enforced on this node, or each of them where no workload is.
     """
 
     verdict: str
@@ -79,6 +80,7 @@ class Explanation:
     reason: str
     sides: tuple[Side, ...]
     decided_by: Side | None = None
+    deciding: tuple[Side, ...] = ()
 
 
 def party(revision: NodePolicy, text: str) -> Party:
@@ -130,24 +132,26 @@ def explain(
 ) -> Explanation:
     """What becomes of a connection, or of a request on it: the client's egress, then the server's ingress.
 
-    Of a workload that is not enforced on this node the rules are explained too, but they decide nothing here.
+    Of a workload that is not enforced on this node the rules are explained too, but they decide nothing here;
+    unless no workload is, as in files that are of no node: then the rules are asked as they stand.
     """
     if client.workload is not None and client.workload is server.workload:
         return Explanation("allow", "", "traffic inside one workload passes no hook: no policy is asked", ())
+    anywhere = not any(one.local for one in revision.workloads)
     sides: list[Side] = []
     for direction, own, peer in (("egress", client, server), ("ingress", server, client)):
         if own.workload is not None and own.workload.namespace:
             side, forwarded = _side(revision, direction, own.workload, peer, port, protocol, request)
             sides.append(side)
             # What another node forwards is not known here, nor whether anything is enforced there.
-            request = forwarded if side.enforced else request
-    enforced = [side for side in sides if side.enforced]
-    if not enforced:
+            request = forwarded if side.enforced or anywhere else request
+    deciding = tuple(side for side in sides if side.enforced or anywhere)
+    if not deciding:
         return Explanation(
             "allow", "", "neither end is enforced on this node: no policy is asked", tuple(sides)
         )
-    teller = max(enforced, key=_weight)
-    return Explanation(teller.verdict, teller.rule, teller.reason, tuple(sides), teller)
+    teller = max(deciding, key=_weight)
+    return Explanation(teller.verdict, teller.rule, teller.reason, tuple(sides), teller, deciding)
 
 
 _WEIGHT = {"allow": 0, "audit": 1, "deny": 2}

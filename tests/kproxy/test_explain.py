@@ -115,6 +115,21 @@ def test_answers(ask: Ask, argv: tuple[str, ...], verdict: str, rule: str, reaso
     assert (answer["node"], answer["revision"]) == ("n1", None)
 
 
+def test_files_of_no_node(node: Path, ask: Ask) -> None:
+    """Where no endpoint is enforced on this node, the rules are asked as they stand; ambiguous paths included."""
+    file = node.parent / "endpoints.json"
+    peers = [
+        {key: one[key] for key in one if key != "netns"} for one in json.loads(file.read_text())["endpoints"]
+    ]
+    file.write_text(json.dumps({"endpoints": peers}))
+    for path, verdict in (("/jobs/1", "allow"), ("/jobs/x", "deny"), ("/jobs/../x", "deny")):
+        answer = ask(*TWEETS, "--path", path)
+        assert (answer["verdict"], answer["judged"]) == (verdict, True)
+        assert answer["rule"].startswith("hr/jobs#ingress[0].toPorts[0]")
+        assert any("no endpoint is enforced on this node" in note for note in answer["notes"])
+    assert ask("--from", "world", "--to", "9.9.9.9", "--port", "9")["reason"].startswith("neither end is")
+
+
 REQUESTS = [
     (),
     ("--path", "/jobs/1"),
