@@ -29,6 +29,8 @@ from parsers.http1.paths import AMBIGUITIES
 
 _FORBIDDEN = 403
 
+Word = Literal["allow", "deny", "audit"]
+
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
@@ -110,7 +112,7 @@ def explained(known: Knowledge, question: Question) -> Explained:
 class _Verdict:
     """What the node makes of it in the end."""
 
-    word: Literal["allow", "deny", "audit"]
+    word: Word
     rule: str
     reason: str
     status: int | None = None
@@ -128,15 +130,23 @@ def _verdict(known: Knowledge, found: policy.Explanation, about: Described | Non
         return _Verdict(word, found.rule, found.reason)
     if about.refusal:
         return _refused(about.refusal)
-    ambiguity = about.head.path_ambiguity if about.head else None
-    path_judged = known.options.refuse_ambiguous_paths and any(side.path_judged for side in judging)
-    if word == "allow" and path_judged and ambiguity:
-        reason = f"ambiguous_path: {AMBIGUITIES[ambiguity]}"
-        return _Verdict("deny", judging[0].rule, reason, _FORBIDDEN)
+    if word != "deny" and about.head and known.options.refuse_ambiguous_paths:
+        looking = [side for side in judging if side.path_judged]
+        if looking and about.head.path_ambiguity:
+            return _ambiguous(about.head.path_ambiguity, word, found.rule, looking)
     return _Verdict(word, found.rule, found.reason, _FORBIDDEN if word == "deny" else None)
 
 
-WORDS: dict[str, Literal["allow", "deny", "audit"]] = {"allow": "allow", "deny": "deny", "audit": "audit"}
+def _ambiguous(kind: str, word: Word, rule: str, looking: list[policy.Side]) -> _Verdict:
+    """A path that servers read differently: refused, or told where all that looks at paths is in audit mode."""
+    reason = f"ambiguous_path: {AMBIGUITIES[kind]}"
+    refusing = [side for side in looking if not side.path_tried]
+    if refusing:
+        return _Verdict("deny", refusing[0].rule, reason, _FORBIDDEN)
+    return _Verdict("audit", looking[0].rule if word == "allow" else rule, f"audit: {reason}")
+
+
+WORDS: dict[str, Word] = {"allow": "allow", "deny": "deny", "audit": "audit"}
 
 
 def _refused(refusal: Refusal) -> _Verdict:
