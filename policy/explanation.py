@@ -62,6 +62,8 @@ class Side:
     edits: tuple[str, ...] = ()
     """What is done to which header, without values: `add x-token`."""
     path_tried: bool = False
+    guarded: frozenset[bytes] = frozenset()
+    """Headers that rules edit: a request by which the client could undo that is refused."""
 
     @property
     def description(self) -> str:
@@ -180,11 +182,13 @@ def _side(
     judged = answer.action is Action.REDIRECT
     verdict, rule, reason = _word(answer.action, answer.audit), answer.rule, answer.reason
     path_judged, path_tried, edits, forwarded = False, False, tuple[str, ...](), request
+    guarded = frozenset[bytes]()
     if judged and request is not None:
         judgement = policy.http(number, port).judge(request)
         verdict, rule, reason = judgement.verdict, judgement.rule, judgement.reason
         edits, forwarded = tuple(map(str, judgement.edits)), Edited(request, judgement.edits)
         path_judged, path_tried = judgement.path_judged, judgement.path_tried
+        guarded = judgement.guarded
     owner = endpoint if direction == "ingress" else peer.workload
     ports = {name.lower(): number for name, number in owner.ports.items()} if owner else {}
     asked = Asked(revision, peer.identity, port, protocol, request, ports)
@@ -203,6 +207,7 @@ def _side(
         more,
         edits,
         path_tried,
+        guarded,
     )
     return side, forwarded
 
