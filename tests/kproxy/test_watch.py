@@ -111,14 +111,23 @@ async def test_one_change(tree: Path, name: str, act: Act) -> None:
         await seen.of(tree / name)
 
 
-async def test_without_notifications(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        WatchfilesRustInternalError("Too many open files (os error 24)"),
+        OSError("OS file watch limit reached."),
+        PermissionError("not yours"),
+    ],
+    ids=["instances", "watches", "permission"],
+)
+async def test_without_notifications(tree: Path, monkeypatch: pytest.MonkeyPatch, refusal: Exception) -> None:
     """A kernel that has no room for one more who listens: files are looked at instead.
 
     The refusal is made here, as the limit is the whole machine's.
     """
 
     def refusing(*_arguments: Any) -> NoReturn:
-        raise WatchfilesRustInternalError("Too many open files (os error 24)")
+        raise refusal
 
     monkeypatch.setattr(watch, "RustNotify", refusing)
     monkeypatch.setattr(watch, "POLL_S", 0.05)
