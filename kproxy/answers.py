@@ -25,9 +25,12 @@ from kproxy.answer_shapes import (
 from kproxy.errors import UsageError
 from kproxy.http1 import HttpOptions
 from kproxy.questions import Described, Question, Refusal
+from parsers.http1 import ParseError, RequestHead, edits
 from parsers.http1.paths import AMBIGUITIES
 
 _FORBIDDEN = 403
+
+Word = Literal["allow", "deny", "audit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ def explained(known: Knowledge, question: Question) -> Explained:
 class _Verdict:
     """What the node makes of it in the end."""
 
-    word: Literal["allow", "deny", "audit"]
+    word: Word
     rule: str
     reason: str
     status: int | None = None
@@ -128,15 +131,37 @@ def _verdict(known: Knowledge, found: policy.Explanation, about: Described | Non
         return _Verdict(word, found.rule, found.reason)
     if about.refusal:
         return _refused(about.refusal)
-    ambiguity = about.head.path_ambiguity if about.head else None
-    path_judged = known.options.refuse_ambiguous_paths and any(side.path_judged for side in judging)
-    if word == "allow" and path_judged and ambiguity:
-        reason = f"ambiguous_path: {AMBIGUITIES[ambiguity]}"
-        return _Verdict("deny", judging[0].rule, reason, _FORBIDDEN)
-    return _Verdict(word, found.rule, found.reason, _FORBIDDEN if word == "deny" else None)
+    if word == "deny" or about.head is None:
+        return _Verdict(word, found.rule, found.reason, _FORBIDDEN)
+    verdict = _Verdict(word, found.rule, found.reason)
+    looking = [side for side in judging if side.path_judged]
+    if looking and about.head.path_ambiguity and known.options.refuse_ambiguous_paths:
+        verdict = _ambiguous(about.head.path_ambiguity, verdict, looking)
+    return verdict if verdict.word == "deny" else _unless_undone(about.head, verdict, judging)
 
 
-WORDS: dict[str, Literal["allow", "deny", "audit"]] = {"allow": "allow", "deny": "deny", "audit": "audit"}
+def _unless_undone(head: RequestHead, verdict: _Verdict, judging: list[policy.Side]) -> _Verdict:
+    """The verdict, but where the client could undo what rules edit in its headers."""
+    guarded = frozenset[bytes]().union(*(side.guarded for side in judging))
+    if not guarded:
+        return verdict
+    try:
+        edits.check_head(head, guarded)
+    except ParseError as error:
+        return _refused(Refusal(error.reason, error.detail, error.status))
+    return verdict
+
+
+def _ambiguous(kind: str, allowed: _Verdict, looking: list[policy.Side]) -> _Verdict:
+    """A path that servers read differently: refused, or told where all that looks at paths is in audit mode."""
+    reason = f"ambiguous_path: {AMBIGUITIES[kind]}"
+    refusing = [side for side in looking if not side.path_tried]
+    if refusing:
+        return _Verdict("deny", refusing[0].rule, reason, _FORBIDDEN)
+    return _Verdict("audit", looking[0].rule, f"audit: {reason}") if allowed.word == "allow" else allowed
+
+
+WORDS: dict[str, Word] = {"allow": "allow", "deny": "deny", "audit": "audit"}
 
 
 def _refused(refusal: Refusal) -> _Verdict:

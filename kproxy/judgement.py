@@ -38,6 +38,10 @@ class Judgement(Protocol):
         """True where a path rule is in force, so that a path that servers may read differently is refused."""
 
     @property
+    def path_tried(self) -> bool:
+        """True where only policies in audit mode have path rules: then such a path passes, as `audit`."""
+
+    @property
     def edits(self) -> Sequence[Any]:
         """Header edits that the rules ask for, in turn; `str` of one tells it without its value."""
 
@@ -62,7 +66,7 @@ class Whole:
 
     __slots__ = ("reason", "rule", "verdict")
 
-    path_judged = False
+    path_judged = path_tried = False
     edits: Sequence[Any] = ()
     guarded: frozenset[bytes] = frozenset()
 
@@ -92,6 +96,7 @@ class PairJudgement:
         "edits",
         "guarded",
         "path_judged",
+        "path_tried",
         "reason",
         "rule",
         "teller",
@@ -108,6 +113,7 @@ class PairJudgement:
         self.rule = teller.rule
         self.reason = teller.reason
         self.path_judged = any(one.path_judged for one in self.asked)
+        self.path_tried = all(one.path_tried or not one.path_judged for one in self.asked)
         self.edits = tuple(edit for one in self.asked for edit in one.edits)
         self.guarded = frozenset[bytes]().union(*(one.guarded for one in self.asked))
 

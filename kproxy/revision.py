@@ -67,14 +67,22 @@ class Revision:
 
     def keep(self, errors: tuple[str, ...]) -> None:
         """What was read is wrong, and the last good state stays."""
-        self.reload = ReloadStatus(ok=False, time=_now(), errors=errors, warnings=_shown(self.warnings))
+        self.reload = ReloadStatus(
+            ok=False, time=_now(), errors=tuple(map(_text, errors)), warnings=_shown(self.warnings)
+        )
 
     def _compile(self, wanted: Wanted, number: int) -> Coming:
         policy = wanted.compile(self._config, self._directory.host_addresses, number)
         return Coming(wanted, policy, reload.warnings(wanted, policy))
 
 
+def _text(line: str) -> str:
+    """Write what is not UTF-8 in a file's name as escapes: JSON cannot hold it."""
+    return line.encode("utf-8", "backslashreplace").decode()
+
+
 def _shown(warnings: tuple[str, ...]) -> tuple[str, ...]:
+    warnings = tuple(map(_text, warnings))
     if len(warnings) <= MOST_WARNINGS:
         return warnings
     return (*warnings[:MOST_WARNINGS], f"and {len(warnings) - MOST_WARNINGS} more: kproxy check tells all")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -30,14 +31,27 @@ def read(paths: Iterable[str]) -> Texts:
     Names that begin with a dot are left out (editors' and Kubernetes' own); anything else in a folder that is
     not read is a warning.  A file that several paths name is read once.
     """
-    found, errors, warnings = _listed(paths)
+    named = tuple(paths)
+    found, errors, warnings = _listed(named)
     texts = []
     for path in found:
+        if path not in named and _is_special(path):
+            told = "is not a file: a pipe would be waited for"
+            errors.append(Problem(path, 0, "", told, "move it out of the rule folder"))
+            continue
         try:
             texts.append((path, read_text(path)))
         except FileError as error:
             errors += error.problems
     return Texts(tuple(texts), tuple(errors), tuple(warnings))
+
+
+def _is_special(path: str) -> bool:
+    """Whether it is a pipe, a device or a socket."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False  # reading it will tell
 
 
 def _listed(paths: Iterable[str]) -> tuple[list[str], list[Problem], list[Problem]]:

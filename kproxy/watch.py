@@ -64,7 +64,7 @@ class Watch:
             while True:
                 places = await asyncio.to_thread(folders, self._paths, self._deep)
                 try:
-                    notify = _notifier(list(places))
+                    notify = _notifier([*filter(_is_text, places)])
                 except FileNotFoundError:
                     continue  # A folder went between the two lines; look again.
                 with notify as told:
@@ -87,10 +87,16 @@ class Watch:
                 yield changed
             if await asyncio.to_thread(folders, self._paths, self._deep) != places:
                 return
-            while not self._matters(
-                await asyncio.to_thread(notify.watch, DEBOUNCE_MS, STEP_MS, LOOK_MS, stop)
-            ):
-                pass
+            try:
+                while not self._matters(
+                    await asyncio.to_thread(notify.watch, DEBOUNCE_MS, STEP_MS, LOOK_MS, stop)
+                ):
+                    pass
+            except WatchfilesRustInternalError as error:
+                # The name of something in a watched folder is not UTF-8. It tells of nothing more: begin anew.
+                _log.debug("the kernel's notifications begin anew", reason=str(error))
+                await asyncio.sleep(DEBOUNCE_MS / 1000)
+                return
 
     async def _look(self) -> frozenset[str]:
         """Compare with what was known, and know the new state."""
@@ -120,7 +126,9 @@ def _notifier(places: list[str]) -> AbstractContextManager[_Notifier]:
     """
     try:
         return RustNotify(places, False, False, 0, False, True)
-    except (WatchfilesRustInternalError, PermissionError) as error:
+    except FileNotFoundError:
+        raise
+    except (WatchfilesRustInternalError, OSError) as error:
         mend = "raise fs.inotify.max_user_instances and fs.inotify.max_user_watches (sysctl)"
         _log.warning("files are looked at every second", reason=str(error), mend=mend)
         return contextlib.nullcontext(_Clock())
@@ -133,6 +141,15 @@ class _Clock:
         """Wait for the next look."""
         stop.wait(POLL_S)
         return "timeout"
+
+
+def _is_text(path: str) -> bool:
+    """Whether it can be named to watchfiles; what lies elsewhere is found by the slow look."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def fingerprint(paths: Iterable[str], deep: Collection[str] = ()) -> Fingerprint:

@@ -140,8 +140,10 @@ class _Asked:
         judges = side.http(peer.number, record.port)
         judgement = judges.judge(record)
         looks = any(_depends_on_headers(rule, record) for rule in judges.rules)
-        if judgement.verdict == "allow" and judgement.path_judged and self._ambiguous(record.path):
-            return Verdict("deny", judgement.rule, "ambiguous_path"), looks
+        if judgement.allowed and judgement.path_judged and self._ambiguous(record.path):
+            if not judgement.path_tried:
+                return Verdict("deny", judgement.rule, "ambiguous_path"), looks
+            return Verdict("audit", judgement.rule, "audit: ambiguous_path"), looks
         return Verdict(judgement.verdict, judgement.rule, judgement.reason), looks
 
     def _peer(self, name: str) -> Identity:

@@ -42,7 +42,8 @@ class Side:
     """The answer of one endpoint's policy.
 
     `enforced`: on this node; else it is what the rules mean for a workload that is elsewhere, and decides
-    nothing here. `judged`: requests are judged one by one; `path_judged`: some rule in force looks at paths.
+    nothing here. `judged`: requests are judged one by one; `path_judged`: some rule in force looks at paths,
+    `path_tried`: but only rules of policies in audit mode.
     `candidates` are the nearest rules, the deciding one first; `more` says how many others were
     looked at.
     """
@@ -60,6 +61,9 @@ class Side:
     more: int
     edits: tuple[str, ...] = ()
     """What is done to which header, without values: `add x-token`."""
+    path_tried: bool = False
+    guarded: frozenset[bytes] = frozenset()
+    """Headers that rules edit: a request by which the client could undo that is refused."""
 
     @property
     def description(self) -> str:
@@ -181,12 +185,14 @@ def _side(
     answer = policy.decide(number, protocol, port, peer.identity.name)
     judged = answer.action is Action.REDIRECT
     verdict, rule, reason = _word(answer.action, answer.audit), answer.rule, answer.reason
-    path_judged, edits, forwarded = False, tuple[str, ...](), request
+    path_judged, path_tried, edits, forwarded = False, False, tuple[str, ...](), request
+    guarded = frozenset[bytes]()
     if judged and request is not None:
         judgement = policy.http(number, port).judge(request)
         verdict, rule, reason = judgement.verdict, judgement.rule, judgement.reason
         edits, forwarded = tuple(map(str, judgement.edits)), Edited(request, judgement.edits)
-        path_judged = judgement.path_judged
+        path_judged, path_tried = judgement.path_judged, judgement.path_tried
+        guarded = judgement.guarded
     owner = endpoint if direction == "ingress" else peer.workload
     ports = {name.lower(): number for name, number in owner.ports.items()} if owner else {}
     asked = Asked(revision, peer.identity, port, protocol, request, ports)
@@ -204,6 +210,8 @@ def _side(
         nearest,
         more,
         edits,
+        path_tried,
+        guarded,
     )
     return side, forwarded
 

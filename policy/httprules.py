@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from policy import engine
 from policy.header_matches import HeaderRule, Secrets, Sent, allows_nothing
@@ -139,30 +139,36 @@ def _impossible(secret: str) -> str:
 class AuditedRules:
     """Rules of which some are only tried: what they alone deny is let pass, as `audit`."""
 
-    __slots__ = ("_all", "_enforced", "_made", "path_judged", "rules")
+    __slots__ = ("_all", "_enforced", "_made", "_paths_tried", "path_judged", "rules")
 
     def __init__(self, every: HttpRules, enforced: HttpRules) -> None:
         self._all = every
         self._enforced = enforced
-        self._made: dict[tuple[str, tuple[HeaderEdit, ...]], Judgement] = {}
+        self._made: dict[tuple[str, str, tuple[HeaderEdit, ...]], Judgement] = {}
+        self._paths_tried = every.path_judged and not enforced.path_judged
         self.rules = tuple(dict.fromkeys((*every.rules, *enforced.rules)))
         self.path_judged = every.path_judged or enforced.path_judged
 
     def judge(self, request: Request) -> Judgement:
         """What all rules say; where that is a denial, what the enforced ones say without the tried ones."""
         full = self._all.judge(request)
-        if full.allowed:
+        if full.allowed and not self._paths_tried:
             return full
         enforced = self._enforced.judge(request)
+        if full.allowed:
+            # Of what a tried rule alone allows, the path must be as certain as if the rule were in force.
+            return self._made_of(full, path_tried=True) if enforced.allowed else full
         if not enforced.allowed:
             return enforced
-        key = (full.rule, enforced.edits)
+        # Only what is enforced can ask for a path to be refused, and edit.
+        return self._made_of(enforced, verdict="audit", rule=full.rule, reason=f"audit: {full.reason}")
+
+    def _made_of(self, judgement: Judgement, **changed: Any) -> Judgement:
+        """One object for each rule and set of edits, for those who go by identity."""
+        key = (changed.get("verdict", "allow"), changed.get("rule", judgement.rule), judgement.edits)
         made = self._made.get(key)
         if made is None:
             if len(self._made) >= MAX_REMEMBERED:
                 self._made.clear()
-            # Only what is enforced can ask for a path to be refused, and edit.
-            made = self._made[key] = replace(
-                enforced, verdict="audit", rule=full.rule, reason=f"audit: {full.reason}"
-            )
+            made = self._made[key] = replace(judgement, **changed)
         return made

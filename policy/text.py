@@ -23,6 +23,9 @@ from policy.errors import Problem
 MAX_NODES = 1_000_000
 # A policy is 12 deep at the most; Python's recursion ends at 1,000.
 MAX_DEPTH = 64
+# The composer behind PyYAML recurses on the C stack, where 25,000 levels end the process, and enforcement with it.
+# So many levels are certainly safe, also on a thread's small stack.
+_SAFE_DEPTH = 1000
 
 # Editors put it in front of a file; a reader may pass it over (RFC 8259 section 8.1, YAML 1.2 section 5.2).
 _BOM = "\ufeff"
@@ -92,7 +95,23 @@ def _read_json(file: str, text: str) -> tuple[list[Document], list[Problem]]:
         return [], [Problem(file, 0, "", "nested too deeply to be a policy")]
     except ValueError as error:
         return [], [Problem(file, 0, "", f"not JSON: {error}")]
+    if _SURROGATE.search(text) and _has_half_a_character(value):
+        return [], [
+            Problem(file, 0, "", "not JSON: a \\u escape stands for half a character (RFC 8259 section 8.2)")
+        ]
     return [Document(value, "", JsonLines(text).line_of)], []
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def _has_half_a_character(value: Any) -> bool:
+    """Whether a text in it cannot be written anew: nor could what is told of it."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 _scan = json.JSONDecoder(parse_int=_whole_number).raw_decode
@@ -148,13 +167,14 @@ def _blank(text: str, at: int) -> int:
 class _Refused(Exception):
     """A YAML construct that is not read."""
 
-    def __init__(self, node: yaml.Node, message: str) -> None:
+    def __init__(self, place: yaml.Node | yaml.Event, message: str) -> None:
         super().__init__(message)
-        self.line = node.start_mark.line + 1
+        self.line = place.start_mark.line + 1 if place.start_mark else 0
 
 
 def _read_yaml(file: str, text: str) -> tuple[list[Document], list[Problem]]:
     try:
+        _check_depth(text)
         nodes = [node for node in yaml.compose_all(text, Loader=_LOADER) if not _is_empty(node)]
         plain = _Plain()
         many = len(nodes) > 1
@@ -172,6 +192,22 @@ def _read_yaml(file: str, text: str) -> tuple[list[Document], list[Problem]]:
     except RecursionError:
         return [], [Problem(file, 0, "", "nested too deeply to be a policy")]
     return documents, []
+
+
+def _check_depth(text: str) -> None:
+    """Refuse what is nested too deeply, before it is composed."""
+    # Each level takes a bracket, or a column of one line; two share a column where a list stands below its key.
+    brackets, columns = text.count("[") + text.count("{"), max(map(len, text.split("\n")))
+    if brackets + 2 * columns <= _SAFE_DEPTH:
+        return  # as nearly every file, which then need not be read twice
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise _Refused(event, "nested too deeply to be a policy")
 
 
 def _is_empty(node: yaml.Node | None) -> bool:

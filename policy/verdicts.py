@@ -68,6 +68,8 @@ class Judgement:
     edits: tuple[HeaderEdit, ...] = ()
     guarded: frozenset[bytes] = frozenset()
     """Headers that a rule in force may edit: what a server could take for one of them must be refused."""
+    path_tried: bool = False
+    """Only policies in audit mode look at paths: one that must be refused passes instead, as `audit`."""
 
 
 class Request(Protocol):

@@ -33,6 +33,7 @@ class Verdict(NamedTuple):
     edits: tuple[Any, ...] = ()
     path_judged: bool = False
     guarded: frozenset[bytes] = frozenset()
+    path_tried: bool = False
 
     @property
     def allowed(self) -> bool:

@@ -67,6 +67,7 @@ class Verdict:
     path_judged: bool = False
     edits: Sequence[Any] = ()
     guarded: frozenset[bytes] = frozenset()
+    path_tried: bool = False
 
 
 ALLOW = Verdict()

@@ -242,6 +242,35 @@ def test_ambiguity(tmp_path: Path, capsys: Output) -> None:
     assert cli.main(["explain", "--config", str(loose), *TWEETS, "--path", "/a//b"]) == 0
 
 
+def test_what_could_undo_an_edit_is_refused(tmp_path: Path, capsys: Output) -> None:
+    """As by the proxy: where a rule edits a header, its look-alikes, its naming in Connection, and TRACE."""
+    match = {"name": "X-Token", "mismatch": "REPLACE", "value": "v4lue"}
+    config = write(tmp_path, jobs_policy({"path": "/.*", "headerMatches": [match]}))
+    for argv, reason in (
+        (("--method", "TRACE"), "edit_trace"),
+        (("--header", "X_Token: 1"), "edit_look_alike"),
+        (("--header", "Connection: x-token"), "connection_option"),
+        (("--header", "X-Token: 1"), ""),
+    ):
+        code = cli.main(["explain", "--config", str(config), *TWEETS, *argv, "--json"])
+        answer = json.loads(capsys.readouterr().out)
+        assert (code, answer["status"]) == ((1, 400) if reason else (0, None))
+        assert not reason or answer["reason"].startswith(f"{reason}: ")
+        assert "v4lue" not in str(answer)
+
+
+def test_ambiguity_where_a_policy_is_audited(tmp_path: Path, capsys: Output) -> None:
+    """Paths that only an audited policy looks at pass, as audit; an enforced one's are refused all the same."""
+    enforced, tried = jobs_policy({"path": "/.*"}), jobs_policy({"path": "/.*"}, kproxy={"mode": "audit"})
+    tried["metadata"] = {"name": "tried", "namespace": "hr"}
+    for policies, code, verdict in (([tried], 0, "audit"), ([tried, enforced], 1, "deny")):
+        config = write(tmp_path, *policies)
+        assert cli.main(["explain", "--config", str(config), *TWEETS, "--path", "/a//b", "--json"]) == code
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["verdict"] == verdict
+        assert "ambiguous_path: two slashes" in answer["reason"]
+
+
 def test_audit_passes(tmp_path: Path, capsys: Output) -> None:
     """What a policy in audit mode would deny is exit code 0, and told as audit."""
     config = write(tmp_path, jobs_policy(*HTTP, kproxy={"mode": "audit"}))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
-from story import ALLOW, DENY, Story, Verdict, to_bytes
+from story import ALLOW, AUDIT, DENY, Story, Verdict, to_bytes
 
 from kproxy.config import Config
 from kproxy.http1 import HttpOptions
+from kproxy.judgement import PairJudgement
 from kproxy.limits import HttpLimits
 from kproxy.limits import Limits as ServiceLimits
 from parsers.http1 import Limits, RequestHead
+from policy import HeaderEdit
 
 STORIES = {
     # --- requests and verdicts
@@ -838,6 +843,46 @@ def test_an_ambiguous_path_is_no_ones_rule_but_keeps_its_name() -> None:
     """)
     assert story.wire.judgement.reason == "ambiguous_path"
     assert story.wire.judgement.rule == ALLOW.rule
+
+
+def always(judgement: Any) -> Any:
+    """A policy that says this of every request."""
+    return lambda _: judgement
+
+
+AMBIGUOUS = "GET /judged//x HTTP/1.1¶Host: a¶¶"
+
+
+def test_an_ambiguous_path_is_refused_whatever_is_audited_beside() -> None:
+    """A policy that is only tried, and would deny the request, does not let it past an enforced path rule."""
+    for judgement in (
+        Verdict("audit", True, path_judged=True),
+        PairJudgement(AUDIT, Verdict(path_judged=True)),
+        PairJudgement(Verdict(path_judged=True), Verdict("audit", True, path_judged=True, path_tried=True)),
+    ):
+        story = Story(always(judgement))
+        story.tell(f"""
+            client  {AMBIGUOUS}
+            >client {{403}}
+            log     deny 403 /judged//x
+        """)
+        assert story.wire.judgement.rule == ALLOW.rule
+
+
+def test_an_ambiguous_path_passes_and_is_told_where_path_rules_are_only_tried() -> None:
+    """Audit mode lets pass what it would refuse, and says so; header edits that are due are still made."""
+    tried = Verdict(path_judged=True, path_tried=True, edits=(HeaderEdit("add", b"x-a", b"1"),))
+    tried = replace(tried, guarded=frozenset((b"x-a",)))
+    for judgement in (tried, PairJudgement(ALLOW, tried)):
+        story = Story(always(judgement))
+        story.tell(f"""
+            client  {AMBIGUOUS}
+            >server GET /judged//x HTTP/1.1¶Host: a¶x-a: 1¶¶
+            server  HTTP/1.1 204 No Content¶¶
+            >client HTTP/1.1 204 No Content¶¶
+            log     audit 204 /judged//x
+        """)
+        assert story.wire.judgement.reason == "audit: ambiguous_path"
 
 
 def test_the_policy_is_asked_once_at_each_requests_turn() -> None:

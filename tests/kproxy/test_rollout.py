@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from kproxy import reload
@@ -166,3 +168,12 @@ async def test_warnings_are_those_of_now(node: Node) -> None:
     node.put(lonely[1:])
     await node.rollout.read_again(settled)
     assert len(node.revision.warnings) == MOST_WARNINGS + 4
+
+
+def test_names_that_are_not_utf8_do_not_keep_status_from_being_told(tmp_path: Path) -> None:
+    """A mistake in a file of any name is told over JSON, with the odd bytes as escapes."""
+    revision = Node(tmp_path).revision
+    revision.keep((os.fsdecode(b"rules/\xff.json: not JSON"),))
+    assert msgspec.json.decode(msgspec.json.encode(revision.reload))["errors"] == [
+        "rules/\\udcff.json: not JSON"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,13 @@ def test_what_is_not_read_is_said(tmp_path: Path) -> None:
     found = rules.read([str(tmp_path)])
     assert found.files == ()
     assert {Path(problem.file).name for problem in found.warnings} == {"README.md", "deeper"}
+
+
+def test_a_pipe_in_a_rule_folder_is_an_error(tmp_path: Path) -> None:
+    """Reading it would wait for its writer, for ever, and no later change would come into force."""
+    os.mkfifo(tmp_path / "a.json")
+    (error,) = rules.read([str(tmp_path)]).errors
+    assert (Path(error.file).name, error.message) == ("a.json", "is not a file: a pipe would be waited for")
 
 
 def test_file_named_twice_is_read_once(tmp_path: Path) -> None:

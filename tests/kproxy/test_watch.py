@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -110,14 +111,23 @@ async def test_one_change(tree: Path, name: str, act: Act) -> None:
         await seen.of(tree / name)
 
 
-async def test_without_notifications(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        WatchfilesRustInternalError("Too many open files (os error 24)"),
+        OSError("OS file watch limit reached."),
+        PermissionError("not yours"),
+    ],
+    ids=["instances", "watches", "permission"],
+)
+async def test_without_notifications(tree: Path, monkeypatch: pytest.MonkeyPatch, refusal: Exception) -> None:
     """A kernel that has no room for one more who listens: files are looked at instead.
 
     The refusal is made here, as the limit is the whole machine's.
     """
 
     def refusing(*_arguments: Any) -> NoReturn:
-        raise WatchfilesRustInternalError("Too many open files (os error 24)")
+        raise refusal
 
     monkeypatch.setattr(watch, "RustNotify", refusing)
     monkeypatch.setattr(watch, "POLL_S", 0.05)
@@ -249,6 +259,19 @@ async def test_lost_notifications(tree: Path, monkeypatch: pytest.MonkeyPatch) -
         await settled()
         (tree / "endpoints.json").write_text("changed")
         await seen.of(tree / "endpoints.json")
+
+
+async def test_names_that_are_not_utf8(tree: Path) -> None:
+    """A file or folder of any name, dropped by whoever, neither ends the watch nor hides other changes."""
+    folder = os.fsencode(tree / "rules")
+    async with watching(tree / "endpoints.json", deep=[tree / "rules"]) as seen:
+        await settled()
+        Path(os.fsdecode(folder + b"/\xff.json")).write_text("x")
+        await seen.of(Path(os.fsdecode(folder + b"/\xff.json")))
+        Path(os.fsdecode(folder + b"/\xfe")).mkdir()
+        await settled()
+        (tree / "rules/late.json").write_text("x")
+        await seen.of(tree / "rules/late.json")
 
 
 def test_missing_at_the_start(tree: Path) -> None:

@@ -347,6 +347,22 @@ def test_audit_lets_pass_what_it_alone_denies() -> None:
     assert [judge(both, get(path)).verdict for path in ("/jobs", "/x", "/y")] == ["allow", "allow", "deny"]
 
 
+def test_paths_that_only_tried_rules_look_at() -> None:
+    """Enforced path rules ask for certain paths whatever is tried beside; tried ones where nothing else allows."""
+    any_get, jobs = http_rule({"method": "GET"}), http_rule({"path": "/jobs.*"})
+    tried = http_rule({"path": "/.*"}) | AUDIT
+    denying_all = rule(ingressDeny=[{"toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}]}]}]) | AUDIT
+    for rules, verdict, judged, only_tried in (
+        ((jobs, denying_all), "audit", True, False),
+        ((any_get, tried), "allow", True, True),
+        ((http_rule({"method": "POST"}), tried), "allow", True, False),
+        ((tried,), "allow", True, True),
+        ((jobs, tried), "allow", True, False),
+    ):
+        answer = judge(compiled(*rules), get("/jobs/1"))
+        assert (answer.verdict, answer.path_judged, answer.path_tried) == (verdict, judged, only_tried)
+
+
 def test_audit_of_connections() -> None:
     """Default deny and deny rules of a tried policy let connections pass, and mark them to be counted."""
     revision = compiled(rule(ingress=[{}]) | AUDIT)

@@ -369,6 +369,20 @@ def test_yaml_of_many_documents() -> None:
     assert mended.rules[0].ingress.allow[0].ports[0].http[0].place.line == 16  # type: ignore[index]
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 100_000, "- " * 100_000, "? " * 100_000])
+def test_yaml_whose_nesting_would_overflow_the_stack(text: str) -> None:
+    """It is refused before it is composed: the composer recurses without a bound, and would end the process."""
+    (error,) = policy.load([("x.yaml", text)]).errors
+    assert (error.line, error.message) == (1, "nested too deeply to be a policy")
+
+
+def test_yaml_with_many_brackets_is_read() -> None:
+    """Many brackets beside each other are no nesting."""
+    items = ", ".join(["{a: [1]}"] * 2000)
+    errors = policy.load([("x.yaml", f"[{items}]")]).errors
+    assert len([one for one in errors if one.message.startswith("a is not a field")]) == 2000
+
+
 BOMB = "b0: &b0 [1]\n" + "".join(f"b{i}: &b{i} [{', '.join([f'*b{i - 1}'] * 9)}]\n" for i in range(1, 9))
 
 
@@ -404,6 +418,8 @@ def test_yaml_that_readers_could_disagree_on(text: str, line: int, message: str)
         ("[NaN]", 0, "NaN is not JSON"),
         ('[\n{"x": ' + "9" * 10_000 + "}]", 2, "x is not a field"),
         ("[" * 100_000, 0, "too deeply"),
+        ('["\\ud83d\\ude00"]', 1, "object, not a string"),
+        ('["\\ude00\\ud83d"]', 0, "half a character"),
         ("3", 1, "must be an object or a list"),
         ("", 1, "not JSON"),
     ],
