@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from kproxy.connector import Acceptor, connect_upstream, name_at_peer, parties_of, reset
+from kproxy.connector import Acceptor, connect_upstream, name_at_peer, parties_of, reset, still
 from kproxy.directory import Directory
 from kproxy.enforcement import EnforcedEndpoint
 from kproxy.flow import Flow
@@ -117,12 +117,8 @@ class Carrier:
 
     def _still_allowed(self, flow: Flow, policy: NodePolicy) -> bool:
         """Put a flow under a new policy; false where it is denied, or others are to be asked than before."""
-        parties = flow.parties
-        if parties.direction == Direction.EGRESS:
-            owner = self._directory.by_address(parties.server)
-            if (owner.name if owner else None) != parties.server_endpoint:
-                return False  # the server has come under policy here, or left it
-        return flow.policy_changed(policy)
+        parties = still(self._directory, flow.parties)
+        return parties is not None and flow.policy_changed(policy, parties)
 
     def tick(self) -> None:
         """Let every flow look at the clock."""

@@ -8,12 +8,13 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Protocol
 
 from kproxy.enforcement import EnforcedEndpoint, upstream_socket
 from kproxy.limits import Limits
-from kproxy.parties import Parties, Ruling
+from kproxy.parties import EndpointName, Parties, Ruling
 from kproxy.relay import RESET_ON_CLOSE, prepare
 from sockmap.diag import Name
 from sockmap.layout import Direction, IPAddress, UpstreamFlag, mapped
@@ -62,8 +63,8 @@ def parties_of(
         if local.is_loopback:
             return None
         server, port = local, local_port
-    known = endpoint if direction == Direction.EGRESS else _holder(directory, origin)
-    owner = directory.by_address(server) if direction == Direction.EGRESS else None
+    netns = endpoint.namespace.cookie
+    client_netns = netns if direction == Direction.EGRESS else origin.peer_netns if origin.paired else 0
     return Parties(
         direction,
         endpoint.name,
@@ -71,15 +72,35 @@ def parties_of(
         client_port,
         server,
         port,
-        known.endpoint.addresses[0] if known else client,
+        _known_as(directory, client, client_netns),
         origin.paired and origin.peer_netns == directory.host_netns,
-        owner.name if owner else None,
+        _server_endpoint(directory, direction, server),
+        netns,
+        client_netns,
     )
 
 
-def _holder(directory: Directory, origin: Origin) -> EnforcedEndpoint | None:
-    """The endpoint in whose namespace the client's socket is known to be."""
-    return directory.by_netns(origin.peer_netns) if origin.paired else None
+def still(directory: Directory, parties: Parties) -> Parties | None:
+    """Say who talks to whom by what is known now of their namespaces and addresses.
+
+    None where others are to be asked than before: a namespace has another name, or the server has come under
+    policy here or left it.
+    """
+    own = directory.by_netns(parties.netns)
+    owner = _server_endpoint(directory, parties.direction, parties.server)
+    if own is None or own.name != parties.endpoint or owner != parties.server_endpoint:
+        return None
+    return replace(parties, client_known_as=_known_as(directory, parties.client, parties.client_netns))
+
+
+def _known_as(directory: Directory, client: IPAddress, client_netns: int) -> IPAddress:
+    holder = directory.by_netns(client_netns)
+    return holder.endpoint.addresses[0] if holder else client
+
+
+def _server_endpoint(directory: Directory, direction: Direction, server: IPAddress) -> EndpointName | None:
+    owner = directory.by_address(server) if direction == Direction.EGRESS else None
+    return owner.name if owner else None
 
 
 def _name(address: tuple[str, int]) -> tuple[IPAddress, int]:

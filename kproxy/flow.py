@@ -52,8 +52,9 @@ class Flow:
         assert self._rules is not None
         return self._rules.judge(head)
 
-    def policy_changed(self, policy: NodePolicy) -> bool:
-        """Put this flow under a new policy; false where that no longer allows it as it is."""
+    def policy_changed(self, policy: NodePolicy, parties: Parties) -> bool:
+        """Put this flow under a new policy, as one of these parties; false where it is not allowed as it is."""
+        self.parties = parties
         ruling = rule(policy, self.parties)
         if ruling.action is Action.DENY:
             return False

@@ -35,6 +35,8 @@ class Parties:
             socket is known to be in that endpoint's namespace; else the one that it shows.
         client_is_host: the client's socket is known to be in the host's namespace.
         server_endpoint: the enforced endpoint that has the server's address, if one.
+        netns: cookie of the endpoint's namespace.
+        client_netns: cookie of the namespace that the client's socket is known to be in, else 0.
     """
 
     direction: Direction
@@ -46,6 +48,8 @@ class Parties:
     client_known_as: IPAddress
     client_is_host: bool
     server_endpoint: EndpointName | None
+    netns: int
+    client_netns: int
 
 
 @dataclass(frozen=True, slots=True)

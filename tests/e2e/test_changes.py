@@ -231,6 +231,55 @@ def test_two_endpoints_that_swap_their_addresses_in_the_file(network: Network, t
         accept(listener)
 
 
+def test_a_live_flow_is_judged_as_who_its_namespace_is_now(network: Network, tmp_path: Path) -> None:
+    """The client's namespace gets another label, and its old address goes to one that may: the flow ends."""
+    rules = [allowed("ingress", PROXIED), allowed("ingress", PROXIED, "good")]
+    rules[1]["metadata"]["name"] = "good"
+    pods = {name: endpoint(network[name]) for name in ("client", "server", "stranger")}
+    client, stranger = pods["client"], pods["stranger"]
+    swapped = [
+        {**client, "labels": {"app": "bad"}, "addresses": stranger["addresses"]},
+        {**stranger, "labels": {"app": "good"}, "addresses": client["addresses"]},
+        pods["server"],
+    ]
+    with (
+        listen(network["server"], PORT) as listener,
+        running_node(tmp_path, network, rules, list(pods)) as node,
+    ):
+        one = connect(network["client"], network["server"], PORT)
+        server = accept(listener)
+        one.sendall(REQUEST)
+        assert server.recv(1000) == REQUEST
+        with node.reading():
+            node.put_endpoints(swapped)
+        ends_reset(one)
+
+
+def test_two_namespaces_that_swap_their_names_end_their_flows(network: Network, tmp_path: Path) -> None:
+    """A flow is not judged by the policy of whoever has its endpoint's name now."""
+    rules = [allowed("egress", PROXIED), http_rule("stranger", "egress", "nobody", PORT, name="none")]
+    client, stranger = endpoint(network["client"]), endpoint(network["stranger"])
+    places = ("netns", "addresses")
+    swapped = [
+        {**client, **{key: stranger[key] for key in places}},
+        {**stranger, **{key: client[key] for key in places}},
+        endpoint(network["server"], enforced=False),
+    ]
+    with (
+        listen(network["server"], PORT) as listener,
+        running_node(tmp_path, network, rules, ["client", "stranger"]) as node,
+    ):
+        one = connect(network["client"], network["server"], PORT)
+        server = accept(listener)
+        one.sendall(REQUEST)
+        assert server.recv(1000) == REQUEST
+        with node.reading():
+            node.put_endpoints(swapped)
+        ends_reset(one)
+        with pytest.raises(PermissionError):
+            connect(network["client"], network["server"], PORT)
+
+
 def test_warnings_are_told_when_they_are_new(network: Network, tmp_path: Path) -> None:
     """A rule whose peer is nobody is worth a line when it comes, not at every change; `status` keeps it."""
     lonely = http_rule("server", "ingress", "nobody", PORT, name="lonely")

@@ -212,7 +212,7 @@ def test_two_policies_are_combined_as_the_flow_combines_them(
     known = asking.knowledge(str(config))
     client, server = ip_address("10.0.0.3"), ip_address("10.0.0.2")
     names = EndpointName("hr", "turtletweets"), EndpointName("hr", "jobs-api")
-    ends = (names[0], client, 40000, server, 80, client, False, names[1])
+    ends = (names[0], client, 40000, server, 80, client, False, names[1], 1, 1)
     ruling = parties.rule(known.policy, parties.Parties(Direction.EGRESS, *ends))
     for path in ("/jobs", "/x", "/a//b"):
         code = cli.main(["explain", "--config", str(config), "--json", *TWEETS, "--path", path])

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from kproxy.connector import still
 from kproxy.flow import Flow
 from kproxy.http1 import HttpOptions
 from kproxy.parties import EndpointName, Parties, rule
@@ -29,6 +30,8 @@ BOTH = Parties(
     CLIENT.addresses[0],
     False,
     SERVER_NAME,
+    netns=1,
+    client_netns=1,
 )
 EGRESS = replace(BOTH, server_endpoint=None)
 INGRESS = replace(BOTH, direction=Direction.INGRESS, endpoint=SERVER_NAME, server_endpoint=None)
@@ -126,8 +129,8 @@ def test_an_opaque_flow_is_told_as_the_last_policy_has_it() -> None:
     """It goes on under a policy that passes it whole, and ends under one that would judge its requests."""
     recorded = Recorded()
     flow = flow_of(recorded, EGRESS, OUT)
-    assert flow.policy_changed(compiled(OUT_TRIED))
-    assert not flow.policy_changed(compiled(OUT_JUDGED))
+    assert flow.policy_changed(compiled(OUT_TRIED), flow.parties)
+    assert not flow.policy_changed(compiled(OUT_JUDGED), flow.parties)
     flow.ended()
     assert [line.verdict for line in recorded.read()] == ["audit"]
 
@@ -136,7 +139,7 @@ def test_a_judged_flow_whose_connection_became_an_audit() -> None:
     """Its requests pass, and each is an audit."""
     recorded = Recorded()
     flow = flow_of(recorded, EGRESS, OUT_JUDGED)
-    assert flow.policy_changed(compiled(OUT_TRIED))
+    assert flow.policy_changed(compiled(OUT_TRIED), flow.parties)
     flow.observer.request(Head(), flow.judge(cast(Any, Request())), 200, 1, 1, 1, 1)
     flow.ended()
     assert [(line.protocol, line.verdict) for line in recorded.read()] == [("http", "audit")]
@@ -149,3 +152,46 @@ def test_a_flow_that_is_denied_has_one_line() -> None:
     line = recorded.last()
     assert (line.verdict, line.protocol, line.tier, line.port) == ("deny", "tcp", "proxy", PORT)
     assert recorded.metrics.connection_row("hr/server", "ingress").closed["denied"].value == 1
+
+
+class Known:
+    """What is known of namespaces and addresses: the client's is 1, the server's 2."""
+
+    host_netns = 9
+
+    def __init__(self, **names: str) -> None:
+        self.holders = {
+            netns: SimpleNamespace(
+                name=EndpointName("hr", names.get(one.name, one.name)),
+                endpoint=SimpleNamespace(addresses=one.addresses),
+            )
+            for netns, one in ((1, CLIENT), (2, SERVER))
+        }
+
+    def by_netns(self, cookie: int) -> Any:
+        """Who holds a namespace."""
+        return self.holders.get(cookie)
+
+    def by_address(self, address: Any) -> Any:
+        """Who has an address."""
+        return next((one for one in self.holders.values() if address in one.endpoint.addresses), None)
+
+
+def test_who_talks_to_whom_is_looked_at_anew() -> None:
+    """A client is known by the address that its namespace has now, whatever its socket shows."""
+    known = Known()
+    assert still(known, BOTH) == BOTH
+    known.holders[1].endpoint.addresses = TWIN.addresses
+    now = still(known, replace(BOTH, direction=Direction.INGRESS, server_endpoint=None))
+    assert now is not None
+    assert now.client_known_as == TWIN.addresses[0]
+
+
+def test_others_are_to_be_asked() -> None:
+    """A namespace under another name, a server that left or came: the flow does not go on."""
+    assert still(Known(client="other"), BOTH) is None
+    assert still(Known(server="other"), BOTH) is None
+    assert still(Known(), EGRESS) is None
+    gone = Known()
+    del gone.holders[1]
+    assert still(gone, BOTH) is None
