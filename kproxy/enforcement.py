@@ -69,6 +69,10 @@ class EnforcedEndpoint:
         """Whether it goes on in its namespace: it is wanted there, and the namespace is still the same."""
         return wanted is not None and wanted.netns == self.endpoint.netns and self.namespace.is_current()
 
+    def direction_of(self, cookie: bytes) -> Direction | None:
+        """Which way the connection of a socket in its namespace was opened; None where that is not known."""
+        return self._hooks.sockets.direction(cookie)
+
     def let_go_of_addresses(self, kept: Iterable[IPAddress]) -> None:
         """Give up those that are not kept."""
         for address in set(self.endpoint.addresses).difference(kept):

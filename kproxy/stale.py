@@ -15,7 +15,7 @@ from kproxy.enforcement import EnforcedEndpoint
 from kproxy.logs import logger
 from policy import TCP, Action, NodePolicy
 from sockmap.diag import Connection, Name
-from sockmap.layout import IPAddress
+from sockmap.layout import Direction, IPAddress
 
 _log = logger(__name__)
 
@@ -72,8 +72,9 @@ def _why(
     if inside or not connection.accepted or connection.cookie in own.cookies or name in own.served:
         return None
     both, identity = policy.endpoint(*endpoint.name), policy.identify(remote).number
-    # Who opened a connection is not recorded: whoever listens on the port was called there.
-    ingress = name.local_port in listening
+    opened = endpoint.direction_of(connection.cookie)
+    # Of a connection from before kproxy: whoever listens on the port was called there.
+    ingress = name.local_port in listening if opened is None else opened is Direction.INGRESS
     half, port = (both.ingress, name.local_port) if ingress else (both.egress, name.remote_port)
     reason = _REASONS.get(half.decide(identity, TCP, port).action)
     return Why("ingress" if ingress else "egress", reason) if reason else None

@@ -63,6 +63,7 @@ class SocketMarks:
         self._endpoints, self._namespaces = map_fd("endpoints"), map_fd("namespaces")
         self._neighbours = map_fd("neighbours")
         self._own_addresses, self._spliced = map_fd("own_addresses"), map_fd("spliced")
+        self._directions = map_fd("directions")
 
     def mark_listener(self, listener: socket.socket, endpoint: int, direction: Direction) -> None:
         """Say that a listening socket is kproxy's, for an endpoint's traffic of a direction and its own family.
@@ -100,6 +101,15 @@ class SocketMarks:
             state.slot,
             bool(state.peer_in_map) and state.slot == NO_SLOT,
         )
+
+    def direction(self, cookie: bytes) -> Direction | None:
+        """Return which way a connection of an enforced endpoint was opened, by its socket's cookie (SO_COOKIE).
+
+        None where it was there before the programs were, or so many came since that it is no longer remembered.
+        """
+        found = ct.c_uint32()
+        key = ct.c_uint64.from_buffer_copy(cookie)
+        return Direction(found.value) if map_lookup(self._directions, key, found) else None
 
     def slot(self, fd: int) -> int:
         """Return the slot of a socket, or NO_SLOT."""

@@ -7,6 +7,7 @@
 #define MAX_POLICY 262144
 #define MAX_HANDSHAKES 65536     /* connections between the two ends' ESTABLISHED: normally microseconds */
 #define MAX_DATAGRAM_FLOWS 65536
+#define MAX_DIRECTIONS 65536     /* as many connections at once as one address has ports */
 #define EVENT_PAGES 64           /* 256 KiB: some 4,000 records until user space looks */
 #define PAGE_SIZE 4096           /* bcc's ring buffer macro counts in these */
 
@@ -36,6 +37,9 @@ BPF_ANNOTATE_KV_PAIR(listeners, int, struct listener);
 
 /* Where sk_lookup finds kproxy's listeners: 4 * endpoint + 2 * direction + (IPv6 ? 1 : 0). */
 BPF_TABLE("sockmap", u32, u64, steering, 4 * MAX_ENDPOINTS);
+
+/* LRU: of a connection that is not remembered any more, user space guesses by the ports that are listened on. */
+BPF_TABLE("lru_hash", u64, u32, directions, MAX_DIRECTIONS); /* cookie of an enforced endpoint's socket -> who opened */
 
 BPF_HASH(handshakes, u64, struct handshake, MAX_HANDSHAKES);
 BPF_HASH(pairs, u64, struct pair, MAX_HANDSHAKES);          /* cookie of U -> S and U's slot, while both live */

@@ -291,9 +291,22 @@ static inline void connecting(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
         announce(ctx, state, ANNOUNCED_HOST);
 }
 
+/*
+ * Whose policy a live connection is under when that changes is not to be seen later: a listener may be closed, or opened
+ * on a port that was called from.
+ */
+static inline void remember_direction(struct bpf_sock_ops *ctx, u32 direction) {
+    u64 netns = bpf_get_netns_cookie(ctx);
+    if (!namespaces.lookup(&netns))
+        return;
+    u64 cookie = bpf_get_socket_cookie(ctx);
+    directions.update(&cookie, &direction);
+}
+
 static inline void active_established(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
     if (!ctx->skb_len)
         return; /* TCP_REPAIR has put it into this state: no SYN-ACK came, and its owner chose the numbers */
+    remember_direction(ctx, EGRESS);
     u64 netns = bpf_get_netns_cookie(ctx);
     struct upstream *up = upstreams.sk_storage_get(sk, 0, 0);
     struct socket_state *state = sockets.sk_storage_get(sk, 0, 0);
@@ -406,6 +419,7 @@ static inline void dismiss(struct handshake *active) {
 }
 
 static inline void passive_established(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
+    remember_direction(ctx, INGRESS);
     u64 key = sequence_key(READ(ctx, rcv_nxt), READ(ctx, snd_nxt));
     struct handshake active = {};
     struct handshake *found = handshakes.lookup(&key);

@@ -231,6 +231,38 @@ def test_two_endpoints_that_swap_their_addresses_in_the_file(network: Network, t
         accept(listener)
 
 
+def test_listeners_that_come_and_go_do_not_hide_who_called(network: Network, tmp_path: Path) -> None:
+    """A client listens on the port that it called from, a server closes its listener: both connections end."""
+    other = PORT + 1
+    rules = [allowed("egress", DIRECT), allowed("ingress", DIRECT)]
+    both = network["client"], network["server"]
+    with running_node(tmp_path, network, rules, ["client", "server"]) as node:
+        with listen(network["server"], PORT) as listener:
+            with network["client"].inside():
+                hiding = socket.socket()
+                late = socket.socket()
+            for one in (hiding, late):
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                one.settimeout(10)
+            with hiding, late:
+                hiding.bind(("0.0.0.0", other))
+                hiding.connect((str(both[1].v4), PORT))
+                accept(listener)
+                late.bind(("0.0.0.0", other))
+                late.listen(1)
+                with node.reading():
+                    node.put_rules([allowed("egress", DIRECT, "nobody"), allowed("ingress", DIRECT)])
+                ends_reset(hiding)
+        with listen(network["server"], PORT) as listener:
+            with node.reading():
+                node.put_rules(rules)
+            client = connect(*both, PORT)
+            accept(listener)
+        with node.reading():
+            node.put_rules([allowed("egress", DIRECT), allowed("ingress", DIRECT, "nobody")])
+        ends_reset(client)
+
+
 def test_a_live_flow_is_judged_as_who_its_namespace_is_now(network: Network, tmp_path: Path) -> None:
     """The client's namespace gets another label, and its old address goes to one that may: the flow ends."""
     rules = [allowed("ingress", PROXIED), allowed("ingress", PROXIED, "good")]
