@@ -149,7 +149,8 @@ class Rollout:
         numbers = self._directory.numbers(coming.wanted.endpoints)
         prepared = await asyncio.to_thread(self._prepare, coming.policy, numbers)
         former: list[object] = [self._revision.wanted, self._revision.policy]
-        before = self._change(coming, prepared)
+        before, opened = self._change(coming, prepared)
+        await self._activate(opened)
         await asyncio.to_thread(self._let_go, before, former)
 
     def _let_go(self, before: Prepared, former: list[object]) -> None:
@@ -163,7 +164,7 @@ class Rollout:
         except OSError as error:
             raise _too_large(self._config, error) from error
 
-    def _change(self, coming: Coming, prepared: Prepared) -> Prepared:
+    def _change(self, coming: Coming, prepared: Prepared) -> tuple[Prepared, list[EnforcedEndpoint]]:
         """Kernel, user space and endpoints change in one step of the event loop: no request sees half of it.
 
         Endpoints that left are out of force before the revision is in force; those that came, once it is.
@@ -174,14 +175,13 @@ class Rollout:
         before = self._hooks.policy.put_in_force(prepared)
         _warn(self._revision.take_over(coming))
         withdrawn = self._carrier.policy_changed(coming.policy)
-        self._activate(changes.opened)
         self._sweeps = SWEEPS
         self.sweep()
         names = {one.name for one in coming.policy.rules}
         self._metrics.retain({endpoint.key for endpoint in coming.wanted.endpoints}, names)
         self._metrics.reloads.revision = coming.policy.revision
         _log.info("policy in force", revision=coming.policy.revision, flows_reset=withdrawn)
-        return before
+        return before, changes.opened
 
     async def _take_in(self, opened: list[EnforcedEndpoint]) -> None:
         """Write the policy in force anew, as a number in the maps may have been another endpoint's before."""
@@ -192,12 +192,10 @@ class Rollout:
             prepared = await asyncio.to_thread(self._prepare, self._revision.policy, numbers)
         except FileError as error:
             self._kept(error)
-            self._activate(opened)  # safe: what no policy knows is denied everything
+            await self._activate(opened)  # safe: what no policy knows is denied everything
             return
         before = self._hooks.policy.put_in_force(prepared)
-        self._activate(opened)
-        self._sweeps = SWEEPS
-        self.sweep()
+        await self._activate(opened)
         await asyncio.to_thread(self._hooks.policy.discard, before)
 
     def _tell(self, changes: Changes) -> None:
@@ -221,8 +219,10 @@ class Rollout:
             for line in _too_large(self._config, error).lines():
                 _log.error("new endpoints are denied everything: " + line)
 
-    def _activate(self, opened: list[EnforcedEndpoint]) -> None:
+    async def _activate(self, opened: list[EnforcedEndpoint]) -> None:
+        """Put endpoints that came under the policy in force, one by one: each takes some 10 ms of the kernel."""
         for endpoint in opened:
+            await asyncio.sleep(0)
             try:
                 endpoint.activate()
             except SockmapError as error:
@@ -231,6 +231,9 @@ class Rollout:
                 self._directory.give_up(endpoint, f"{error}; {error.mend}")
                 continue
             _log.info("endpoint enforced", endpoint=str(endpoint.name))
+        if opened:
+            self._sweeps = SWEEPS
+            self.sweep()
 
     def _read(self) -> None:
         self._revision.read()
