@@ -21,7 +21,7 @@ from benchmarks.workloads import WORKLOADS, Workload
 from kproxy.demo.interrupt import Interrupted, checkpoint, noted_interrupts
 from kproxy.errors import KproxyError
 
-_NAME = "kproxy-bench"
+NETWORK = "kpbench"
 _RESULTS = Path(__file__).parent / "results"
 _WARM_UP_S = 1.0
 _OPEN_FILES = 20_000  # both ends of a thousand idle connections, with room; programs inherit it
@@ -108,7 +108,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--profile", action="store_true", help="flame graphs of kproxy; figures suffer a little"
     )
-    parser.add_argument("--network", default=_NAME, help="name of the network that is made (%(default)s)")
+    parser.add_argument("--network", default=NETWORK, help="name of the network that is made (%(default)s)")
     args = parser.parse_args()
     args.only = args.only or list(WORKLOADS)
     args.repeats = args.repeats or (2 if args.quick else 5)

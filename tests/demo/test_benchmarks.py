@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks import bodies, results, sink
+from benchmarks.__main__ import NETWORK
 from benchmarks.arrangement import RULES
 from benchmarks.envoy import PORT_OFFSET, bootstrap
 from benchmarks.results import Measurement
 from benchmarks.workloads import fresh_seed
+from kproxy.demo.network import Network
 from kproxy.demo.process import run
 
 ROOT = Path(__file__).parents[2]
@@ -160,3 +162,8 @@ def test_envoy_gets_every_rule() -> None:
         assert json.dumps(rule.path) in text
         assert f'"exact": "{rule.method}"' in text
     assert '"address_prefix": "10.0.0.3"' in text
+
+
+def test_the_network_has_a_name_that_can_be_one() -> None:
+    """The default names a bridge: an interface's name is short."""
+    assert Network(NETWORK).name == NETWORK
