@@ -14,9 +14,15 @@ from sockmap.tables import Entry, Tables
 
 def tables_of(policy: NodePolicy, endpoints: Mapping[int, EndpointName]) -> Tables:
     """Return the tables of a policy for endpoints by their numbers in the maps; one it does not know has none."""
+    prefixes = tuple((prefix.network, prefix.identity) for prefix in policy.prefixes)
+    return replace(more_of(policy, endpoints), prefixes=prefixes)
+
+
+def more_of(policy: NodePolicy, endpoints: Mapping[int, EndpointName]) -> Tables:
+    """Return what the tables of a policy lack for more endpoints; the addresses are there already."""
     known = {number: both for number, name in endpoints.items() if (both := _both(policy, name)) is not None}
     return Tables(
-        prefixes=tuple((prefix.network, prefix.identity) for prefix in policy.prefixes),
+        prefixes=(),
         defaults={
             number: (_action(both.ingress.default), _action(both.egress.default))
             for number, both in known.items()
@@ -29,11 +35,6 @@ def tables_of(policy: NodePolicy, endpoints: Mapping[int, EndpointName]) -> Tabl
         ),
         host_identity=HOST,
     )
-
-
-def more_of(policy: NodePolicy, endpoints: Mapping[int, EndpointName]) -> Tables:
-    """Return what the tables of a policy lack for more endpoints; the addresses are there already."""
-    return replace(tables_of(policy, endpoints), prefixes=())
 
 
 def _both(policy: NodePolicy, name: EndpointName) -> EndpointPolicy | None:

@@ -186,11 +186,11 @@ def _write(map_fd: int, elements: Sequence[_Element], written: list[_Batch]) -> 
     """Write elements with one call, and note what came to be there, also where not all did."""
     if not elements:
         return
-    keys = [bytes(key) for key, _ in elements]
+    keys = b"".join(bytes(key) for key, _ in elements)
     values = b"".join(bytes(value) for _, value in elements)
-    done = map_update_batch(map_fd, b"".join(keys), values, len(keys))
-    written.append(_Batch(map_fd, b"".join(keys[:done]), done))
-    if done < len(keys):
+    done = map_update_batch(map_fd, keys, values, len(elements))
+    written.append(_Batch(map_fd, keys[: done * (len(keys) // len(elements))], done))
+    if done < len(elements):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

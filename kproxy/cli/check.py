@@ -11,6 +11,7 @@ from kproxy import config, endpoints, host, rules, secrets
 from kproxy.cli.text import counted, printable
 from kproxy.config import Config
 from kproxy.errors import FileError, Problem, UsageError
+from kproxy.reload import problem
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,10 +32,10 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"errors": _plain(errors), "warnings": _plain(warnings)}, indent=2))
     else:
-        for problem in errors:
-            print(printable(str(problem)))
-        for problem in warnings:
-            print(printable(f"warning: {problem}"))
+        for one in errors:
+            print(printable(str(one)))
+        for one in warnings:
+            print(printable(f"warning: {one}"))
         print(f"{counted(len(errors), 'error')}, {counted(len(warnings), 'warning')}")
     return 1 if errors else 0
 
@@ -51,8 +52,8 @@ def _check(arguments: argparse.Namespace) -> tuple[list[Problem], list[Problem]]
     texts = rules.read(paths)
     loaded = policy.load(texts.files)
     values = _secrets(settings, policy.secrets_named(loaded.rules))
-    errors += [*texts.errors, *map(_ours, loaded.errors), *values.errors]
-    warnings = [*texts.warnings, *map(_ours, loaded.warnings), *values.warnings]
+    errors += [*texts.errors, *map(problem, loaded.errors), *values.errors]
+    warnings = [*texts.warnings, *map(problem, loaded.warnings), *values.warnings]
     if not errors:
         failed, world = _compiled(loaded, workloads, files, _node(settings), values.values)
         errors += failed
@@ -101,15 +102,11 @@ def _compiled(
     try:
         compiled = policy.compile(loaded.rules, workloads, node, 0, secrets=values)
     except policy.CompileError as error:
-        return [_ours(one) for one in error.problems], []
+        return [problem(one) for one in error.problems], []
     except policy.AddressConflict as error:
         return [Problem(files[-1], 0, "", str(error), "give each workload addresses of its own")], []
-    return [], [_ours(one) for one in compiled.warnings] if files else []
-
-
-def _ours(problem: policy.Problem) -> Problem:
-    return Problem(problem.file, problem.line, problem.pointer, problem.message, problem.mend)
+    return [], [problem(one) for one in compiled.warnings] if files else []
 
 
 def _plain(problems: Iterable[Problem]) -> list[dict[str, str | int]]:
-    return [problem._asdict() for problem in problems]
+    return [one._asdict() for one in problems]
